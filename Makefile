@@ -1,0 +1,38 @@
+# All a new machine needs is python 3.11+, make and a package registry.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+DEMO   ?=
+
+.PHONY: help demo test check install lock prove clean
+
+help:            ## what can be made
+	@sed -n 's/^\([a-z-]*\): .*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: install    ## rehearse the whole job against a simulated Marketo (DEMO="--leads 5000 --faults" passes options)
+	@$(BIN)/syncd demo $(DEMO)
+
+test: check      ## everything CI checks: lint, types, import contracts, tests
+	$(BIN)/python -m pytest -n 2
+
+check: install   ## lint, types and import contracts only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+prove: install   ## the heavy points of all issues, by name
+	$(BIN)/python -m pytest -m prove -n 0 -s
+
+install: $(STAMP) ## .venv with syncd in it, from the lock file with its hashes
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "syncd needs python 3.11 or newer; try: make PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "could not create $(VENV): install python's venv module" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+clean:           ## remove what was built
+	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build
