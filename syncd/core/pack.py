@@ -1,0 +1,188 @@
+"""Pending changes → rows of chunks: one row per key, each file under its byte limit (architecture.md, Coalescing and Packing)."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from syncd.core.csvfile import render_line
+from syncd.core.settings import Format
+
+
+@dataclass(frozen=True, slots=True)
+class PendingChange:
+    """A claimed row of the outbox. `fields` is the jsonb's text, so that no number loses a digit."""
+
+    id: int
+    key: str
+    key_norm: str
+    fields: str
+    overwritten: frozenset[str] = frozenset()
+    """Fields that a later change has set already; they are not set again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a push packs for. `envelope_bytes` is what multipart adds around the file."""
+
+    lookup_field: str
+    format: Format
+    max_body_bytes: int
+    envelope_bytes: int
+
+    @property
+    def max_file_bytes(self) -> int:
+        return self.max_body_bytes - self.envelope_bytes
+
+
+@dataclass(slots=True)
+class PackedRow:
+    ordinal: int
+    key_norm: str
+    line: str
+    change_ids: list[int]
+
+
+@dataclass(slots=True)
+class PackedChunk:
+    """Rows for one chunk: an open one that goes on (`id`), or a new one (None). `full` says that it takes no more."""
+
+    columns: tuple[str, ...]
+    header: str
+    id: int | None = None
+    row_count: int = 0
+    byte_count: int = 0
+    next_ordinal: int = 0
+    full: bool = False
+    rows: list[PackedRow] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Packing:
+    """What a claim decided for each of its rows; `left` are ids that stay as they are until the next claim."""
+
+    chunks: list[PackedChunk] = field(default_factory=list)
+    waiting: list[tuple[int, int]] = field(default_factory=list)  # (change, the chunk it waits for)
+    ended: list[tuple[int, str, str]] = field(default_factory=list)  # (change, superseded or rejected, reason)
+    parked: list[tuple[int, str]] = field(default_factory=list)  # (change, reason)
+    left: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """Why a change goes into no row."""
+
+    state: Literal["superseded", "rejected", "parked"]
+    reason: str
+
+
+@dataclass(slots=True)
+class _Row:
+    """The changes of one key, coalesced."""
+
+    key: str
+    key_norm: str
+    change_ids: list[int]
+    cells: dict[str, str]
+
+
+def pack(changes: Iterable[PendingChange], claimed: Mapping[str, int], open_chunks: Iterable[PackedChunk], target: Target) -> Packing:
+    """Decide where each change goes. `changes` come in id order; `claimed` maps keys to the unsettled chunk that has them."""
+    packing = Packing()
+    filling = {chunk.columns: chunk for chunk in open_chunks}
+    touched: dict[tuple[str, ...], PackedChunk] = {}
+    for row in _coalesce(changes, claimed, target, packing):
+        _place(row, filling, touched, target, packing)
+    packing.chunks.extend(touched.values())
+    return packing
+
+
+def _coalesce(changes: Iterable[PendingChange], claimed: Mapping[str, int], target: Target, packing: Packing) -> Iterator[_Row]:
+    by_key: dict[str, list[tuple[PendingChange, dict[str, str]]]] = {}
+    for change in changes:
+        if change.key_norm in claimed:
+            packing.waiting.append((change.id, claimed[change.key_norm]))
+            continue
+        cells = _cells(change, target)
+        if not isinstance(cells, _Verdict):
+            by_key.setdefault(change.key_norm, []).append((change, cells))
+        elif cells.state == "parked":
+            packing.parked.append((change.id, cells.reason))
+        else:
+            packing.ended.append((change.id, cells.state, cells.reason))
+    for key_norm, members in by_key.items():
+        key = members[0][0].key.strip()
+        if target.lookup_field != "email":
+            # Whether other keys that differ by case are one is [unknown]: then neither one row nor two live jobs.
+            packing.left.extend(change.id for change, _ in members if change.key.strip() != key)
+            members = [member for member in members if member[0].key.strip() == key]
+        yield _merge(key, key_norm, members, packing)
+
+
+def _merge(key: str, key_norm: str, members: list[tuple[PendingChange, dict[str, str]]], packing: Packing) -> _Row:
+    """One row of a key's changes: later values win; a change all of whose fields are overwritten is superseded."""
+    cells: dict[str, str] = {}
+    setters: dict[str, int] = {}
+    for change, own in members:
+        cells.update(own)
+        setters.update(dict.fromkeys(own, change.id))
+    riding = set(setters.values())
+    for change, own in members:
+        if change.id not in riding:
+            newest = max(setters[name] for name in own)
+            packing.ended.append((change.id, "superseded", f"change {newest} set its fields again"))
+    return _Row(key, key_norm, sorted(riding), cells)
+
+
+def _cells(change: PendingChange, target: Target) -> dict[str, str] | _Verdict:
+    if not change.key_norm:
+        return _Verdict("rejected", f"the key is empty: it must be a value of {target.lookup_field}")
+    cells: dict[str, str] = {}
+    for name, value in json.loads(change.fields, parse_int=str, parse_float=str).items():
+        if name in change.overwritten:
+            continue
+        if value is None or value == "":
+            return _Verdict("parked", f"it clears {name}: clearing a field needs Sync Leads, which this version does not send")
+        if isinstance(value, dict | list):
+            return _Verdict("rejected", f"the value of {name} is no text, number or boolean")
+        cells[name] = value if isinstance(value, str) else str(value).lower()
+    own_key = cells.pop(target.lookup_field, None)
+    if own_key is not None and own_key.strip().lower() != change.key_norm:
+        return _Verdict("rejected", f"its {target.lookup_field} differs from its key, by which the lead is looked up")
+    if cells:
+        return cells
+    if change.overwritten:
+        return _Verdict("superseded", "later changes set its fields again")
+    return _Verdict("rejected", "it sets no field")
+
+
+def _place(
+    row: _Row,
+    filling: dict[tuple[str, ...], PackedChunk],
+    touched: dict[tuple[str, ...], PackedChunk],
+    target: Target,
+    packing: Packing,
+) -> None:
+    names = sorted(row.cells)
+    columns = (target.lookup_field, *names)
+    line = render_line([row.key, *(row.cells[name] for name in names)], target.format)
+    size = len(line.encode())
+    chunk = filling.get(columns)
+    if chunk is not None and chunk.byte_count + size > target.max_file_bytes:
+        chunk.full = True
+        packing.chunks.append(chunk)
+        touched.pop(columns, None)
+        chunk = None
+    if chunk is None:
+        header = render_line(columns, target.format)
+        chunk = PackedChunk(columns, header, byte_count=len(header.encode()))
+        if chunk.byte_count + size > target.max_file_bytes:
+            reason = f"its row takes {size} bytes: with the header that is more than a file may hold ({target.max_file_bytes})"
+            packing.ended.extend((change_id, "rejected", reason) for change_id in row.change_ids)
+            return
+        filling[columns] = chunk
+    touched[columns] = chunk
+    chunk.rows.append(PackedRow(chunk.next_ordinal, row.key_norm, line, row.change_ids))
+    chunk.next_ordinal += 1
+    chunk.row_count += 1
+    chunk.byte_count += size

@@ -1,0 +1,29 @@
+"""Quota days: Marketo's daily quotas reset at midnight US Central (protocol, head)."""
+
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Literal, Protocol
+from zoneinfo import ZoneInfo
+
+CENTRAL = ZoneInfo("America/Chicago")
+
+Api = Literal["soap", "rest"]
+
+
+class CallLedger(Protocol):
+    """Keeps count of the calls made in a quota day, so that a restart does not forget them."""
+
+    async def reserve(self, api: Api, day: date, wanted: int, limit: int) -> int:
+        """Charge up to `wanted` calls to `day` without its sum over all APIs passing `limit`; returns how many were granted."""
+
+    async def give_back(self, api: Api, day: date, unused: int) -> None:
+        """Take calls that were reserved but not made off the day's count again."""
+
+
+def quota_day(now: datetime) -> date:
+    """The quota day that the moment `now` belongs to."""
+    return now.astimezone(CENTRAL).date()
+
+
+def next_reset(now: datetime) -> datetime:
+    """The next midnight US Central after `now`, in UTC; right across both changes of the clock."""
+    return datetime.combine(quota_day(now) + timedelta(days=1), time(), CENTRAL).astimezone(UTC)

@@ -1,0 +1,138 @@
+"""The frozen settings that flows and edges are given.
+
+`config.py` makes them from the YAML; nothing here reads a file. Durations are `timedelta`, sizes are bytes, times are UTC.
+Secrets are `Secret` values: their text never shows in a repr, a log line or an error.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+Format = Literal["csv", "tsv", "ssv"]
+
+SEPARATORS: dict[Format, str] = {"csv": ",", "tsv": "\t", "ssv": ";"}
+
+
+class Secret:
+    """A text that must not be shown. `read` is asked each time, so that a rotated file is seen without a restart."""
+
+    __slots__ = ("_read",)
+
+    def __init__(self, read: str | Callable[[], str]) -> None:
+        self._read = read
+
+    def reveal(self) -> str:
+        """The secret itself; raises OSError when the file behind it can no longer be read."""
+        return self._read if isinstance(self._read, str) else self._read()
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    endpoint: str
+    identity: str
+    client_id: Secret
+    client_secret: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Soap:
+    endpoint: str
+    user_id: str
+    encryption_key: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    # its URL may hold a password
+    proxy: str | None = field(default=None, repr=False)
+    ca_file: Path | None = None
+    timeout: timedelta = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Our share of what the instance allows (protocol 1.6, 2 and 4); the rest is other integrations'."""
+
+    calls_per_20s: int = 50
+    concurrency: int = 5
+    daily_calls: int = 30_000
+    import_slots: int = 10
+    import_running: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    name: str
+    source: Literal["soap"]
+    updated_since: datetime
+    fields: tuple[str, ...] = ()
+    every: timedelta = timedelta(minutes=5)
+    batch_size: int = 300
+    streams: int = 4
+    window: timedelta = timedelta(days=30)
+    overlap: timedelta = timedelta(minutes=15)
+    margin: timedelta = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    min: timedelta = timedelta(seconds=5)
+    max: timedelta = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    name: str
+    lookup_field: str = "email"
+    format: Format = "csv"
+    list_id: int | None = None
+    partition: str | None = None
+    max_body_bytes: int = 9_900_000
+    flush_after: timedelta = timedelta(minutes=5)
+    unconfirmed_after: timedelta = timedelta(hours=6)
+    poll: Poll = Poll()
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    name: str
+    rest: Rest | None = None
+    soap: Soap | None = None
+    network: Network = Network()
+    limits: Limits = Limits()
+    pulls: tuple[Pull, ...] = ()
+    pushes: tuple[Push, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where Postgres is: a DSN, or the directory of an embedded server that the daemon starts itself."""
+
+    dsn: Secret | None = None
+    embedded: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Http:
+    host: str = "127.0.0.1"
+    port: int = 9464
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "logfmt", "console"] = "json"
+    metrics_every: timedelta = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    database: Database
+    instances: tuple[Instance, ...] = ()
+    http: Http | None = field(default_factory=Http)
+    logging: Logging = Logging()
