@@ -1,0 +1,6 @@
+"""From the operator's YAML to the frozen settings of `syncd.core.settings`, with every mistake reported at once."""
+
+from syncd.config.problems import ConfigErrors, Problem
+from syncd.config.reader import load
+
+__all__ = ["ConfigErrors", "Problem", "load"]

@@ -1,0 +1,191 @@
+"""The YAML's keys and what each may hold. Values arrive as the texts that were written; defaults are `core/settings.py`'s."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+from syncd.config import secrets, values
+from syncd.config.values import NotAllowed
+from syncd.core.settings import Format, Secret
+
+# Which default an absent key has is said once, in core/settings.py: only the keys that were given are handed on.
+ABSENT: Any = Field(default=None)
+
+_YEAR = timedelta(days=365)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
+
+    def given(self) -> dict[str, Any]:
+        """The keys that the YAML has, with their values."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+def _from_text(read: Callable[[str], object], allowed: str = "a single value", *, or_null: bool = False) -> BeforeValidator:
+    def validate(given: object) -> object:
+        if given is None and or_null:
+            return None
+        if not isinstance(given, str):
+            raise NotAllowed(allowed)
+        return read(given)
+
+    return BeforeValidator(validate)
+
+
+def _around(read: Callable[[Any, secrets.Surroundings], object]) -> BeforeValidator:
+    def validate(given: object, info: ValidationInfo) -> object:
+        assert isinstance(info.context, secrets.Surroundings)
+        return read(given, info.context)
+
+    return BeforeValidator(validate)
+
+
+def _whole(low: int, high: int | None, why: str = "") -> BeforeValidator:
+    return _from_text(lambda text: values.whole(text, low, high, why), "a whole number")
+
+
+def _duration(low: timedelta, high: timedelta = _YEAR, why: str = "") -> BeforeValidator:
+    return _from_text(lambda text: values.duration_between(text, low, high, why), "a duration such as 90s, 5m or 30d")
+
+
+def _size(low: int, high: int, why: str = "") -> BeforeValidator:
+    return _from_text(lambda text: values.size_between(text, low, high, why), "a size such as 9900000 or 9.9MB")
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise NotAllowed("a text that is not empty")
+    return text
+
+
+def _source(text: str) -> str:
+    if text != "soap":
+        raise NotAllowed("soap is the only source supported yet")
+    return text
+
+
+def _distinct(fields: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(fields)) < len(fields):
+        raise ValueError("names a field more than once")
+    return fields
+
+
+def _path(read: Callable[[str, secrets.Surroundings], Path]) -> BeforeValidator:
+    def validate(given: object, around: secrets.Surroundings) -> Path | None:
+        if given is None:
+            return None
+        if not isinstance(given, str):
+            raise NotAllowed("a path")
+        return read(given, around)
+
+    return _around(validate)
+
+
+Name = Annotated[str, _from_text(values.name)]
+Text = Annotated[str, _from_text(_text, "a text")]
+SecretText = Annotated[Secret, _around(secrets.secret)]
+# Settings hold the SOAP user as a text, so one in a file is read at load only.
+TextOrFile = Annotated[str, _around(lambda given, around: secrets.reveal(secrets.secret(given, around)))]
+Url = Annotated[str, _from_text(values.endpoint, "a URL")]
+
+
+class Database(Section):
+    dsn: Annotated[Secret | None, _around(lambda given, around: None if given is None else secrets.dsn(given, around))] = ABSENT
+    embedded: Annotated[Path | None, _path(secrets.folder)] = ABSENT
+
+
+class Rest(Section):
+    endpoint: Annotated[str, _from_text(values.rest_endpoint, "a URL")]
+    identity: Annotated[str | None, _from_text(values.endpoint, "a URL or null", or_null=True)] = ABSENT
+    client_id: SecretText
+    client_secret: SecretText
+
+
+class Soap(Section):
+    endpoint: Url
+    user_id: TextOrFile
+    encryption_key: SecretText
+
+
+class Network(Section):
+    proxy: Annotated[str | None, _from_text(values.proxy, "a URL or null", or_null=True)] = ABSENT
+    ca_file: Annotated[Path | None, _path(secrets.readable_file)] = ABSENT
+    timeout: Annotated[timedelta, _duration(timedelta(seconds=1), timedelta(minutes=10))] = ABSENT
+
+
+class Limits(Section):
+    calls_per_20s: Annotated[int, _whole(6, 100, ": Marketo allows 100 to all integrations together")] = ABSENT
+    concurrency: Annotated[int, _from_text(values.concurrency, "a whole number")] = ABSENT
+    daily_calls: Annotated[int, _whole(100, None)] = ABSENT
+    import_slots: Annotated[int, _whole(1, 10, ": Marketo has 10 for all integrations together")] = ABSENT
+    import_running: Annotated[int, _whole(1, 2, ": Marketo runs 2 imports at a time")] = ABSENT
+
+
+class Select(Section):
+    updated_since: Annotated[datetime, _from_text(values.moment, "a time such as 2016-01-01T00:00:00Z")]
+
+
+class Pull(Section):
+    source: Annotated[Literal["soap"], _from_text(_source, "soap")]
+    select: Select
+    fields: Annotated[tuple[Text, ...], AfterValidator(_distinct)] = ABSENT
+    every: Annotated[timedelta, _duration(timedelta(seconds=1))] = ABSENT
+    batch_size: Annotated[int, _whole(1, 1000, ": Marketo returns no more; it recommends 300 at most")] = ABSENT
+    streams: Annotated[int, _from_text(values.streams, "a whole number")] = ABSENT
+    window: Annotated[timedelta, _duration(timedelta(minutes=1), timedelta(days=30), ": Marketo refuses a time range of over 30 days")] = (
+        ABSENT
+    )
+    overlap: Annotated[timedelta, _duration(timedelta())] = ABSENT
+    margin: Annotated[timedelta, _duration(timedelta())] = ABSENT
+
+
+class Poll(Section):
+    min: Annotated[timedelta, _duration(timedelta(seconds=1), timedelta(minutes=10))] = ABSENT
+    max: Annotated[timedelta, _duration(timedelta(seconds=1), timedelta(minutes=10))] = ABSENT
+
+
+class Push(Section):
+    lookup_field: Text = ABSENT
+    format: Format = ABSENT
+    list_id: Annotated[int | None, _from_text(lambda text: values.whole(text, 1, None), "a list's id or null", or_null=True)] = ABSENT
+    partition: Annotated[str | None, _from_text(_text, "a partition's name or null", or_null=True)] = ABSENT
+    max_body_bytes: Annotated[int, _size(1000, 9_999_999, ": Marketo refuses bodies of 10 MB")] = ABSENT
+    flush_after: Annotated[timedelta, _duration(timedelta())] = ABSENT
+    unconfirmed_after: Annotated[timedelta, _duration(timedelta(minutes=1))] = ABSENT
+    poll: Poll = Field(default_factory=Poll)
+
+
+class Instance(Section):
+    rest: Rest | None = None
+    soap: Soap | None = None
+    network: Network = Field(default_factory=Network)
+    limits: Limits = Field(default_factory=Limits)
+    pulls: dict[Name, Pull] = Field(default_factory=dict)
+    pushes: dict[Name, Push] = Field(default_factory=dict)
+
+
+class Http(Section):
+    listen: Annotated[tuple[str, int], _from_text(values.listen, "an address such as 127.0.0.1:9464")] = ABSENT
+
+
+class Logging(Section):
+    level: Literal["debug", "info", "warning", "error"] = ABSENT
+    format: Literal["json", "logfmt", "console"] = ABSENT
+    metrics_every: Annotated[timedelta, _duration(timedelta(seconds=1))] = ABSENT
+
+
+class Defaults(Section):
+    defaults: Instance | None = None
+
+
+class Document(Defaults):
+    """The whole YAML, each instance already laid over `defaults`."""
+
+    database: Database
+    instances: dict[Name, Instance]
+    http: Http | None = Field(default_factory=Http)
+    logging: Logging = Field(default_factory=Logging)

@@ -1,0 +1,95 @@
+"""The rules that tie keys together, read off the tree, so that they are told even when other values are wrong too."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import TypeVar
+
+from syncd.config import values
+from syncd.config.problems import Report
+from syncd.config.tree import MapNode, Node, ScalarNode
+from syncd.config.values import NotAllowed
+from syncd.core import settings
+
+T = TypeVar("T")
+
+DEFAULT_STREAMS = next(int(str(field.default)) for field in fields(settings.Pull) if field.name == "streams")
+
+
+def check(root: MapNode, report: Report) -> None:
+    """Reports what is wrong between keys of `root`, whose instances are already laid over the defaults."""
+    database, instances = root.given("database"), root.given("instances")
+    if isinstance(database, MapNode):
+        _one_database(database, report)
+    if not isinstance(instances, MapNode):
+        return
+    if not instances.items:
+        report.add(instances.line, instances.path, "needs at least one instance")
+    for name, instance in instances.items.items():
+        if isinstance(instance, MapNode):
+            _instance(name, instance, report)
+
+
+def _one_database(database: MapNode, report: Report) -> None:
+    kinds = [key for key in ("dsn", "embedded") if database.given(key)]
+    if len(kinds) != 1:
+        report.add(database.line, database.path, "needs exactly one of dsn and embedded")
+
+
+def _instance(name: str, instance: MapNode, report: Report) -> None:
+    rest, soap = instance.given("rest"), instance.given("soap")
+    if not rest and not soap:
+        report.add(instance.line, instance.path, "needs at least one of rest and soap")
+    for pull in _entries(instance, "pulls"):
+        source = pull.given("source")
+        if isinstance(source, ScalarNode) and source.value == "soap" and not soap:
+            report.add(source.line, source.path, f"soap needs instances.{name}.soap, which is missing")
+        _streams(name, instance, pull, report)
+    for push in _entries(instance, "pushes"):
+        if not rest:
+            report.add(push.line, push.path, f"a push needs instances.{name}.rest, which is missing")
+        poll = push.given("poll")
+        if isinstance(poll, MapNode):
+            _poll(poll, report)
+
+
+def _entries(instance: MapNode, key: str) -> Iterator[MapNode]:
+    section = instance.given(key)
+    for node in section.items.values() if isinstance(section, MapNode) else ():
+        if isinstance(node, MapNode):
+            yield node
+
+
+def _streams(name: str, instance: MapNode, pull: MapNode, report: Report) -> None:
+    limits = instance.given("limits")
+    streams = _value(pull, "streams", values.streams, DEFAULT_STREAMS)
+    concurrency = _value(limits, "concurrency", values.concurrency, settings.Limits().concurrency)
+    if streams and concurrency and streams > concurrency:
+        why = f"at most {concurrency}, for instances.{name}.limits.concurrency lets no more calls go at once"
+        _too_much(pull, "streams", str(streams), why, report)
+
+
+def _poll(poll: MapNode, report: Report) -> None:
+    shortest = _value(poll, "min", values.duration, settings.Poll().min)
+    longest = _value(poll, "max", values.duration, settings.Poll().max)
+    if shortest and longest and shortest > longest:
+        why = f"at most poll.max, which is {values.duration_text(longest)}"
+        _too_much(poll, "min", values.duration_text(shortest), why, report)
+
+
+def _value(section: Node | None, key: str, read: Callable[[str], T], default: T) -> T | None:
+    """What `key` is set to; None when that is not valid, which is another's to report."""
+    node = section.items.get(key) if isinstance(section, MapNode) else None
+    if node is None:
+        return default
+    try:
+        return read(node.value) if isinstance(node, ScalarNode) and node.value is not None and not node.broken else None
+    except NotAllowed:
+        return None
+
+
+def _too_much(section: MapNode, key: str, value: str, why: str, report: Report) -> None:
+    node = section.items.get(key)
+    if node is None:
+        report.add(section.line, (*section.path, key), f"{value}, the default, is not allowed here; {why}")
+    else:
+        report.add(node.line, node.path, f"{value} is not allowed; {why}")

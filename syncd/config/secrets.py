@@ -1,0 +1,95 @@
+"""Secrets that stand in files: found once, read again each time they are asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from syncd.config.values import NotAllowed
+from syncd.core.settings import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What relative names are relative to: the (absolute) folder of the YAML; for secrets, systemd's credentials before it."""
+
+    folder: Path
+    credentials: Path | None
+
+    @classmethod
+    def of(cls, file: Path, env: Mapping[str, str]) -> "Surroundings":
+        credentials = env.get("CREDENTIALS_DIRECTORY")
+        return cls(file.absolute().parent, Path(credentials) if credentials else None)
+
+    def candidates(self, name: str) -> tuple[Path, ...]:
+        """Where the secret file `name` may be, the first first; an absolute name is in one place only."""
+        if Path(name).is_absolute():
+            return (Path(name),)
+        return tuple(folder / name for folder in (self.credentials, self.folder) if folder is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretFile:
+    candidates: tuple[Path, ...]
+
+    def read(self) -> str:
+        """The text of the first candidate that exists, line ends at its end cut off.
+
+        Raises OSError, naming the paths tried, when there is none or when it is unreadable, empty or not UTF-8: an unreadable
+        one is not passed over, for the next might hold an outdated secret.
+        """
+        for path in self.candidates:
+            try:
+                text = path.read_text("utf-8").rstrip("\r\n")
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise OSError(f"cannot read the secret file {path}: {error.strerror or 'it is unreadable'}") from None
+            except ValueError:
+                raise OSError(f"cannot read the secret file {path}: its name or its text is not valid UTF-8") from None
+            if not text:
+                raise OSError(f"the secret file {path} is empty")
+            return text
+        raise FileNotFoundError(f"no secret file; tried {', '.join(map(str, self.candidates))}")
+
+
+def secret(given: object, around: Surroundings) -> Secret:
+    """The secret written as a text or as `{file: NAME}`; a file is read once to see that it can be. Raises ValueError."""
+    if isinstance(given, str) and given:
+        return Secret(given)
+    if given == "":
+        raise ValueError("is empty; give a text or {file: NAME}")
+    if not isinstance(given, dict) or set(given) != {"file"} or not isinstance(given["file"], str) or not given["file"]:
+        raise ValueError("needs a text or {file: NAME}")
+    found = Secret(SecretFile(around.candidates(given["file"])).read)
+    reveal(found)
+    return found
+
+
+def dsn(given: object, around: Surroundings) -> Secret:
+    found = secret(given, around)
+    if not reveal(found).startswith(("postgresql://", "postgres://")):
+        raise ValueError("needs a URL of the form postgresql://user:password@host:5432/database")
+    return found
+
+
+def reveal(secret: Secret) -> str:
+    try:
+        return secret.reveal()
+    except OSError as error:
+        raise ValueError(str(error)) from None
+
+
+def folder(text: str, around: Surroundings) -> Path:
+    """A path, if relative then to the folder of the YAML."""
+    if not text or "\0" in text:
+        raise NotAllowed("the path of a folder")
+    return around.folder / text
+
+
+def readable_file(text: str, around: Surroundings) -> Path:
+    path = around.folder / text
+    try:
+        with path.open("rb"):
+            return path
+    except (OSError, ValueError):
+        raise NotAllowed(f"a file that can be read, if relative then in {around.folder}") from None

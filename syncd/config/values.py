@@ -1,0 +1,171 @@
+"""What a text in the YAML means: durations, sizes, times, addresses. Pure; each raises NotAllowed, telling what is allowed."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from ipaddress import ip_address
+from urllib.parse import SplitResult, urlsplit
+
+import yaml
+
+_DURATION = re.compile("".join(rf"(?:([0-9]{{1,9}}){unit})?" for unit in ("d", "h", "m", "s", "ms")))
+_DURATION_UNITS = (
+    ("d", timedelta(days=1)),
+    ("h", timedelta(hours=1)),
+    ("m", timedelta(minutes=1)),
+    ("s", timedelta(seconds=1)),
+    ("ms", timedelta(milliseconds=1)),
+)
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?(B|kB|MB|KiB|MiB)")
+_SIZE_UNITS = {"B": 1, "kB": 1000, "MB": 1000**2, "KiB": 1024, "MiB": 1024**2}
+_WHOLE = re.compile(r"[+-]?[0-9]{1,3}(?:_?[0-9]){0,15}")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:\s]+)):([0-9]{1,5})")
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+class NotAllowed(ValueError):  # noqa: N818 - said of the value
+    """A value is not one of those allowed; the text says which are, and why. It never repeats the value."""
+
+
+def name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise NotAllowed("a name is 1 to 63 of a-z, 0-9 and _, beginning with a letter")
+    return text
+
+
+def whole(text: str, low: int, high: int | None, why: str = "") -> int:
+    """A whole number from `low` to `high`, both included."""
+    number = int(text) if _WHOLE.fullmatch(text) else None
+    if number is None or number < low or (high is not None and number > high):
+        allowed = f"between {low:,} and {high:,}" if high is not None else f"a whole number, {low:,} or more"
+        raise NotAllowed(allowed + why)
+    return number
+
+
+def concurrency(text: str) -> int:
+    return whole(text, 1, 10, ": Marketo allows 10 to all integrations together")
+
+
+def streams(text: str) -> int:
+    return whole(text, 1, 8)
+
+
+def duration(text: str) -> timedelta:
+    """`90s`, `5m`, `1h30m`, `30d`, `250ms`: the larger unit first, each once."""
+    parts = _DURATION.fullmatch(text)
+    if not text or parts is None:
+        hint = "a plain number does not tell its unit; " if _WHOLE.fullmatch(text) else ""
+        raise NotAllowed(f"{hint}a duration is written like 90s, 5m, 1h30m, 30d or 250ms")
+    try:
+        return sum((int(count) * unit for count, (_, unit) in zip(parts.groups("0"), _DURATION_UNITS, strict=True)), timedelta())
+    except OverflowError:
+        raise NotAllowed("that is longer than any clock will run") from None
+
+
+def duration_text(value: timedelta) -> str:
+    """The shortest text that `duration` reads back as `value`; whole milliseconds, not negative."""
+    text = ""
+    for unit, length in _DURATION_UNITS:
+        count, value = divmod(value, length)
+        text += f"{count}{unit}" if count else ""
+    return text or "0s"
+
+
+def duration_between(text: str, low: timedelta, high: timedelta, why: str = "") -> timedelta:
+    value = duration(text)
+    if not low <= value <= high:
+        raise NotAllowed(f"between {duration_text(low)} and {duration_text(high)}{why}")
+    return value
+
+
+def size(text: str) -> int:
+    """Bytes: a plain number, or one with B, kB, MB (powers of 1000), KiB or MiB (powers of 1024)."""
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    parts = _SIZE.fullmatch(text)
+    size = Decimal(parts[1]) * _SIZE_UNITS[parts[2]] if parts else None
+    if size is None or size != int(size):
+        raise NotAllowed("a size is a whole number of bytes, written like 9900000, 9900kB, 9.9MB or 9MiB")
+    return int(size)
+
+
+def size_between(text: str, low: int, high: int, why: str = "") -> int:
+    value = size(text)
+    if not low <= value <= high:
+        raise NotAllowed(f"between {low:,} and {high:,} bytes{why}")
+    return value
+
+
+def moment(text: str) -> datetime:
+    """ISO 8601 or a YAML timestamp as a time in UTC, which it is without an offset; cut to the second (protocol, head)."""
+    try:
+        value = _moment(text)
+        value = (value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)).replace(microsecond=0)
+    except (ValueError, OverflowError):
+        raise NotAllowed("a time is written like 2016-01-01T00:00:00Z or 2016-01-01T00:00:00+02:00") from None
+    if value < _EARLIEST:
+        raise NotAllowed("a time not before 2000-01-01: no Marketo instance is that old, and each 30 days cost a call")
+    return value
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        if not yaml.constructor.SafeConstructor.timestamp_regexp.match(text):
+            raise
+    read = yaml.constructor.SafeConstructor().construct_yaml_timestamp(yaml.ScalarNode("tag:yaml.org,2002:timestamp", text))
+    return read if isinstance(read, datetime) else datetime(read.year, read.month, read.day, tzinfo=UTC)
+
+
+def endpoint(text: str) -> str:
+    """An http(s) URL without user, query or fragment; trailing slashes are cut, for paths are put behind it."""
+    parts = _url(text)
+    if parts is None or parts.username is not None or parts.password is not None:
+        raise NotAllowed("a URL such as https://123-ABC-456.mktorest.com, without user or password")
+    if "?" in text or "#" in text:
+        raise NotAllowed("a URL without anything from ? or # on")
+    return text.rstrip("/")
+
+
+def rest_endpoint(text: str) -> str:
+    url = endpoint(text)
+    for tail in ("/rest", "/identity"):
+        if url.endswith(tail):
+            raise NotAllowed(f"Marketo shows the URL with {tail} at its end, but syncd puts the paths there itself: leave {tail} off")
+    return url
+
+
+def proxy(text: str) -> str:
+    """An http(s) URL; a user and password may be in it, so it is as secret as they are."""
+    if _url(text) is None:
+        raise NotAllowed("the URL of an HTTP proxy, such as http://proxy.example.com:3128")
+    return text
+
+
+def _url(text: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if usable and text.isprintable() and " " not in text else None
+
+
+def listen(text: str) -> tuple[str, int]:
+    """`host:port`, an IPv6 host in brackets. Loopback only; port 0 takes any free one."""
+    parts = _HOST_AND_PORT.fullmatch(text)
+    if parts is None or int(parts[3]) > 65535:
+        raise NotAllowed('an address and a port, such as 127.0.0.1:9464 or "[::1]:9464"')
+    host = parts[1] or parts[2]
+    if not _is_loopback(host):
+        raise NotAllowed("only loopback addresses (127.0.0.1, [::1], localhost) for now: the page asks nobody who they are")
+    return host, int(parts[3])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
