@@ -1,0 +1,33 @@
+"""A faithful Marketo to rehearse with: SOAP, identity, describe and bulk import over real HTTP, with a moving lead database.
+
+Written from the protocol alone; it imports nothing else of syncd, so that a misreading is not shared.
+"""
+
+from syncd.simulator.clock import Clock, ScaledClock
+from syncd.simulator.faults import Fault
+from syncd.simulator.imports import Slot
+from syncd.simulator.report import CallCount, DuplicateLiveKey, Report
+from syncd.simulator.server import Simulator
+from syncd.simulator.settings import Credentials, FaultRates, ForeignLoad, ImportModel, Limits, Movement, SimulatorSettings
+from syncd.simulator.world import Lead, StaticList, World
+
+__all__ = [
+    "CallCount",
+    "Clock",
+    "Credentials",
+    "DuplicateLiveKey",
+    "Fault",
+    "FaultRates",
+    "ForeignLoad",
+    "ImportModel",
+    "Lead",
+    "Limits",
+    "Movement",
+    "Report",
+    "ScaledClock",
+    "Simulator",
+    "SimulatorSettings",
+    "Slot",
+    "StaticList",
+    "World",
+]

@@ -1,0 +1,147 @@
+"""The REST side: identity, describe, bulk lead import (protocol sections 2, 3.3 and 4)."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Literal
+from urllib.parse import parse_qsl
+
+from syncd.simulator.clock import seeded
+from syncd.simulator.fields import BY_REST, CATALOGUE
+from syncd.simulator.importfile import DELIMITERS, file_part, read_import
+from syncd.simulator.imports import ImportQueue
+from syncd.simulator.report import Recorder
+from syncd.simulator.results import results_file, status_entry
+from syncd.simulator.settings import SimulatorSettings
+from syncd.simulator.wire import JSON, Call, MarketoFault, Reply, plain, rest_result
+from syncd.simulator.world import World
+
+_BATCH = re.compile(r"/bulk/v1/leads/batch/(\d{1,19})(?:/(failures|warnings))?\.json")
+
+
+def rest_endpoint_of(path: str, method: str) -> str | None:
+    """The endpoint's name (identity, describe, import, status, failures, warnings), or None for an unknown address."""
+    fixed = {
+        ("GET", "/identity/oauth/token"): "identity",
+        ("POST", "/identity/oauth/token"): "identity",
+        ("GET", "/rest/v1/leads/describe.json"): "describe",
+        ("POST", "/bulk/v1/leads.json"): "import",
+    }
+    batch = _BATCH.fullmatch(path) if method == "GET" else None
+    return (batch[2] or "status") if batch else fixed.get((method, path))
+
+
+class Identity:
+    """Issues one token at a time; asking again before it expires returns the same with its remaining life."""
+
+    def __init__(self, settings: SimulatorSettings) -> None:
+        self._settings = settings
+        self._chance = seeded(settings.seed, "tokens")
+        self._token, self._expires_at = "", 0.0
+        self._former: set[str] = set()
+
+    def answer(self, call: Call) -> Reply:
+        """A token, or 401 for a wrong client id or secret."""
+        form = dict(parse_qsl(call.body.decode("utf-8", "replace")))
+        given = dict(call.query) | form
+        credentials = self._settings.credentials
+        if (given.get("client_id"), given.get("client_secret")) != (credentials.client_id, credentials.client_secret):
+            body = {"error": "unauthorized", "error_description": "No client with requested id, or the secret is wrong"}
+            return Reply(401, json.dumps(body).encode(), JSON, "http 401")
+        if given.get("grant_type") != "client_credentials":
+            return Reply(400, json.dumps({"error": "unsupported_grant_type"}).encode(), JSON, "http 400")
+        if self._expires_at - call.now < 1.0:
+            self.expire()
+            self._token = f"{self._chance.getrandbits(128):032x}:rehearsal"
+            self._expires_at = call.now + self._settings.token_life
+        remaining = int(self._expires_at - call.now)
+        token = {"access_token": self._token, "token_type": "bearer", "expires_in": remaining, "scope": credentials.client_id}
+        return Reply(200, json.dumps(token).encode(), JSON)
+
+    def expire(self) -> None:
+        """Let the present token expire now: it is answered with 602 from here on."""
+        if self._token:
+            self._former.add(self._token)
+        self._token, self._expires_at = "", 0.0
+
+    def check(self, headers: Mapping[str, str], now: float) -> None:
+        """Raises fault 601 for a missing or unknown token, 602 for an expired one."""
+        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise MarketoFault(601, "Unauthorized")
+        if token in self._former or (token == self._token and now >= self._expires_at):
+            raise MarketoFault(602, "Access token expired")
+        if token != self._token:
+            raise MarketoFault(601, "Unauthorized")
+
+
+class RestApi:
+    """Answers describe and bulk import calls."""
+
+    def __init__(self, settings: SimulatorSettings, world: World, queue: ImportQueue, identity: Identity, recorder: Recorder) -> None:
+        self._settings, self._world, self._queue, self._identity, self._recorder = settings, world, queue, identity, recorder
+        self._chance = seeded(settings.seed, "failing jobs")
+
+    def answer(self, call: Call) -> Reply:
+        """The reply to a call whose endpoint is known. Raises the documented errors."""
+        if call.endpoint == "import" and call.body_size > self._settings.limits.import_body_bytes:
+            return plain(413, "Request Entity Too Large")
+        if "access_token" in call.query or call.headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded"):
+            self._refuse_old_token(call)
+        self._identity.check(call.headers, call.now)
+        if call.endpoint == "describe":
+            return rest_result(call, [field.described() for field in CATALOGUE])
+        if call.endpoint == "import":
+            return self._import(call)
+        return self._batch(call)
+
+    def _refuse_old_token(self, call: Call) -> None:
+        if "access_token" in call.query or "access_token" in dict(parse_qsl(call.body.decode("utf-8", "replace"))):
+            self._recorder.violation(call.now, "access_token outside the Authorization header")
+            raise MarketoFault(601, "Unauthorized")
+
+    def _import(self, call: Call) -> Reply:
+        data, labelled = file_part(call.headers.get("Content-Type", ""), call.body)
+        if not labelled:
+            self._recorder.violation(call.now, "file part without filename or content type")
+        form, lookup_field, list_id = self._import_parameters(call)
+        file = read_import(form, data, lookup_field, self._settings.imports)
+        share = self._chance.uniform(0.0, 0.9) if "job_failed" in call.oddities else 1.0
+        job = self._queue.submit(file, lookup_field, list_id, share, call.now)
+        for kind, count in file.oddities.items():
+            self._recorder.violation(call.now, kind, count)
+        result = [{"batchId": job.batch_id, "importId": str(job.batch_id), "status": "Queued"}]
+        # The one reply that the documentation shows with "success" at its end.
+        body = {"requestId": call.request_id, "result": result, "success": True}
+        return Reply(200, json.dumps(body).encode(), JSON)
+
+    def _import_parameters(self, call: Call) -> tuple[str, str, int | None]:
+        form, lookup_field = call.query.get("format", ""), call.query.get("lookupField", "email")
+        if form not in DELIMITERS:
+            raise MarketoFault(1003, f"Invalid format '{form}': one of {', '.join(DELIMITERS)} is needed")
+        if lookup_field not in BY_REST or (BY_REST[lookup_field].read_only and lookup_field != "id"):
+            raise MarketoFault(1003, f"Invalid lookupField '{lookup_field}'")
+        if call.query.get("partitionName", self._settings.partitions[0]) not in self._settings.partitions:
+            raise MarketoFault(1003, "Invalid partitionName")
+        wanted = call.query.get("listId")
+        if wanted is None:
+            return form, lookup_field, None
+        list_id = next((each for each in self._world.lists if str(each) == wanted), None)
+        if list_id is None:
+            raise MarketoFault(1003, f"List '{wanted}' not found")
+        return form, lookup_field, list_id
+
+    def _batch(self, call: Call) -> Reply:
+        match = _BATCH.fullmatch(call.path)
+        assert match is not None
+        job = self._queue.find(int(match[1]), call.now)
+        if call.endpoint == "status":
+            self._recorder.polls[job.batch_id] += 1
+            return rest_result(call, [status_entry(job, call.now)])
+        kind: Literal["failures", "warnings"] = "failures" if call.endpoint == "failures" else "warnings"
+        concerned = job.outcome.failed if kind == "failures" else job.outcome.warned
+        empty = self._settings.imports.empty_results
+        if job.status in ("Queued", "Importing") or "results_404" in call.oddities or (not concerned and empty == "not_found"):
+            return plain(404, "Not Found")
+        text = results_file(job, kind, call.oddities) if concerned or empty == "header" else ""
+        return Reply(200, text.encode(), "text/csv;charset=UTF-8")

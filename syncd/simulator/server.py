@@ -1,0 +1,199 @@
+"""The simulator: one Marketo instance behind real HTTP."""
+
+import socket
+import struct
+from dataclasses import asdict
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from syncd.simulator.clock import Clock, seeded
+from syncd.simulator.faults import Fault, FaultPlan, instead_of_processing, instead_of_the_answer
+from syncd.simulator.imports import ImportQueue, Slot
+from syncd.simulator.limits import Limiter
+from syncd.simulator.report import Recorder, Report
+from syncd.simulator.rest import Identity, RestApi, rest_endpoint_of
+from syncd.simulator.settings import SimulatorSettings
+from syncd.simulator.soap import SoapApi, soap_fault
+from syncd.simulator.wire import Call, MarketoFault, Reply, plain, rest_error
+from syncd.simulator.world import World
+
+_SOAP_PATH = "/soap/mktows/3_1"
+_SHUTDOWN_SECONDS = 0.5
+
+
+class Simulator:
+    """A Marketo to rehearse with. Nothing runs in the background: each request and each look first moves the world up to now."""
+
+    def __init__(self, settings: SimulatorSettings, clock: Clock) -> None:
+        self._settings, self._clock = settings, clock
+        now = clock.now().timestamp()
+        self._recorder = Recorder()
+        self._world = World(settings, now)
+        self._queue = ImportQueue(settings, self._world, self._recorder, now)
+        self._identity = Identity(settings)
+        self._limiter = Limiter(settings, self._recorder)
+        self._faults = FaultPlan(settings, self._recorder)
+        self._soap = SoapApi(settings, self._world, self._recorder)
+        self._rest = RestApi(settings, self._world, self._queue, self._identity, self._recorder)
+        self._request_ids = seeded(settings.seed, "request ids")
+        self._runner: web.AppRunner | None = None
+        self._base = ""
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Listen; port 0 takes a free one. A stopped simulator can be started again, its state is kept. Raises OSError when it cannot."""
+        app = web.Application()
+        app.router.add_route("*", "/{anything:.*}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port).start()
+        self._base = "http://{}:{}".format(*self._runner.addresses[0][:2])
+
+    async def stop(self) -> None:
+        """Close the port and every connection."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.stop()
+
+    @property
+    def rest_endpoint(self) -> str:
+        """The base URL of REST; identity is below it, at `/identity`."""
+        return self._base
+
+    @property
+    def soap_endpoint(self) -> str:
+        """The URL that getMultipleLeads is posted to."""
+        return self._base + _SOAP_PATH
+
+    @property
+    def world(self) -> World:
+        """The lead database as of now."""
+        self._move()
+        return self._world
+
+    def report(self) -> Report:
+        """What the client did so far."""
+        return self._recorder.report(self._move())
+
+    def slots(self) -> tuple[Slot, ...]:
+        """The import slots as of now: running ones first, then the queue in its order, then the free ones."""
+        return self._queue.board(self._move())
+
+    def add_foreign_job(self, duration: float, at_queue: int | None = None) -> None:
+        """A stranger's import job of `duration` seconds, at a place in the queue (default: its end). Raises ValueError if none is free."""
+        self._queue.add_foreign_job(duration, self._move(), at_queue)
+
+    def script(self, endpoint: str, fault: Fault, times: int = 1) -> None:
+        """Let the next `times` requests to `endpoint` meet `fault`; see `faults.ENDPOINTS`. Raises ValueError where it makes no sense."""
+        self._faults.script(endpoint, fault, times)
+
+    def expire_token(self) -> None:
+        """Let the token expire now: its next use is answered with 602."""
+        self._identity.expire()
+
+    def _move(self) -> float:
+        now = self._clock.now().timestamp()
+        self._queue.move_to(now)
+        return now
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        path = request.rel_url.raw_path
+        if path.startswith("/_simulator/"):
+            return self._side_door(path)
+        endpoint = "soap" if (request.method, path) == ("POST", _SOAP_PATH) else rest_endpoint_of(path, request.method)
+        if endpoint is None:
+            kind = "double slash in address" if "//" in path else "unknown address"
+            self._recorder.violation(self._move(), kind)
+            return _response(plain(404, "Not Found"))
+        api = endpoint if endpoint in ("soap", "identity") else "rest"
+        arrived = self._clock.now().timestamp()
+        over = self._limiter.arrive(api, arrived) if api != "identity" else None
+        code = "disconnected"
+        try:
+            reply = await self._answer(request, endpoint, over)
+            code = reply.code
+        except ConnectionError:
+            # The client went away while it was sending: nothing was processed.
+            reply = Reply(0, b"", "", "reset")
+        finally:
+            self._recorder.calls[api, endpoint, code] += 1
+            if api != "identity":
+                self._limiter.leave(api, arrived, code)
+        return await _deliver(request, reply)
+
+    async def _answer(self, request: web.Request, endpoint: str, over: MarketoFault | None) -> Reply:
+        body, size = await _read(request, self._settings.limits.import_body_bytes)
+        self._recorder.largest_body = max(self._recorder.largest_body, size)
+        if self._settings.latency:
+            await self._clock.sleep(self._settings.latency)
+        now = self._move()
+        faults = self._faults.draw(endpoint) if over is None else frozenset()
+        request_id = f"{self._request_ids.getrandbits(16):04x}#{int(now * 1000):x}"
+        oddities = frozenset(fault.value for fault in faults)
+        accepted = self._recorder.imports_accepted
+        call = Call(endpoint, request.rel_url.raw_path, request.query, request.headers, body, size, now, request_id, oddities)
+        try:
+            if over is not None:
+                raise over
+            reply = instead_of_processing(faults) or instead_of_the_answer(faults, self._process(call))
+        except MarketoFault as fault:
+            reply = soap_fault(fault.code, fault.message) if endpoint == "soap" else rest_error(call, fault.code, fault.message)
+        if endpoint == "import" and self._recorder.imports_accepted == accepted:
+            self._recorder.imports_refused[reply.code] += 1
+        if reply.code != "ok":
+            self._recorder.event(now, f"{endpoint} answered {reply.code}")
+        return reply
+
+    def _process(self, call: Call) -> Reply:
+        if call.endpoint == "soap":
+            return self._soap.answer(call)
+        if call.endpoint == "identity":
+            return self._identity.answer(call)
+        return self._rest.answer(call)
+
+    def _side_door(self, path: str) -> web.Response:
+        if path == "/_simulator/report":
+            return web.json_response(asdict(self.report()))
+        if path == "/_simulator/slots":
+            return web.json_response([asdict(slot) for slot in self.slots()])
+        return web.json_response({"error": "try /_simulator/report or /_simulator/slots"}, status=404)
+
+
+async def _read(request: web.Request, limit: int) -> tuple[bytes, int]:
+    """The body up to a little over `limit` bytes, and its whole size: an oversized one is read to its end but not kept."""
+    kept, size = bytearray(), 0
+    async for piece in request.content.iter_any():
+        size += len(piece)
+        if len(kept) <= limit:
+            kept += piece
+    return bytes(kept), size
+
+
+def _response(reply: Reply) -> web.Response:
+    return web.Response(status=reply.status, body=reply.body, headers={"Content-Type": reply.content_type})
+
+
+async def _deliver(request: web.Request, reply: Reply) -> web.StreamResponse:
+    if reply.code not in ("reset", "truncated"):
+        return _response(reply)
+    transport = request.transport
+    half = web.StreamResponse(status=reply.status or 200, headers={"Content-Type": reply.content_type or "text/plain"})
+    if reply.code == "truncated":
+        half.content_length = len(reply.body)
+        await half.prepare(request)
+        await half.write(reply.body[: len(reply.body) // 2])
+        if transport is not None:
+            transport.close()
+    elif transport is not None:
+        # Zero linger turns the close into a reset.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+    return half

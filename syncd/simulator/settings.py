@@ -1,0 +1,134 @@
+"""What a rehearsal can be told. Defaults follow the protocol; what the protocol leaves unknown is a setting here."""
+
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Literal, Self
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What the client must present. Obvious rehearsal values, never those of a real instance."""
+
+    client_id: str = "rehearsal-client-id"
+    client_secret: str = "rehearsal-client-secret"  # noqa: S105
+    soap_user_id: str = "rehearsal_soap_user"
+    encryption_key: str = "rehearsal-encryption-key"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of the instance (protocol sections 1.6, 2 and 4). SOAP and REST share the rate and the concurrency."""
+
+    calls_per_20s: int = 100
+    concurrent_calls: int = 10
+    soap_calls_per_day: int = 10_000
+    rest_calls_per_day: int = 50_000
+    import_slots: int = 10
+    import_running: int = 2
+    import_body_bytes: int = 10_000_000
+
+
+@dataclass(frozen=True)
+class ImportModel:
+    """How long a job runs: (overhead + rows / rows_per_second) times a lognormal factor of this sigma. Seconds of the simulator's clock."""
+
+    overhead_seconds: float = 5.0
+    rows_per_second: float = 300.0
+    sigma: float = 0.4
+    blank_clears: bool = False
+    """Whether a blank cell clears its field [unknown in the protocol]; by default it leaves it alone."""
+    cut_at_emoji: bool = False
+    """Whether a value is cut at its first character outside the BMP ("may", says the protocol)."""
+    empty_results: Literal["header", "empty", "not_found"] = "header"
+    """What a results file without rows is [unknown]: the header line, an empty body, or 404."""
+
+
+@dataclass(frozen=True)
+class ForeignLoad:
+    """What strangers do with the shared instance: import jobs (a Poisson process) and a steady share of the calls."""
+
+    jobs_per_hour: float = 0.0
+    job_seconds: float = 60.0
+    job_sigma: float = 0.8
+    calls_per_20s: int = 0
+
+
+@dataclass(frozen=True)
+class Movement:
+    """How the lead database moves by itself, in events per second of the clock."""
+
+    updates_per_second: float = 0.0
+    creations_per_second: float = 0.0
+
+
+@dataclass(frozen=True)
+class FaultRates:
+    """The probability of each fault, per request to an endpoint where it makes sense. Named as in `faults.Fault`."""
+
+    reset_before: float = 0.0
+    reset_after: float = 0.0
+    truncated: float = 0.0
+    html_200: float = 0.0
+    html_503: float = 0.0
+    gateway_502: float = 0.0
+    gateway_504: float = 0.0
+    json_garbage: float = 0.0
+    soap_10001: float = 0.0
+    soap_20011: float = 0.0
+    soap_20016: float = 0.0
+    soap_20023: float = 0.0
+    soap_20122: float = 0.0
+    short_page: float = 0.0
+    rest_602: float = 0.0
+    rest_604: float = 0.0
+    rest_606: float = 0.0
+    rest_608: float = 0.0
+    rest_611: float = 0.0
+    rest_713: float = 0.0
+    import_1016: float = 0.0
+    job_failed: float = 0.0
+    results_404: float = 0.0
+    results_without_empty_column: float = 0.0
+    results_short_row: float = 0.0
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if not 0.0 <= getattr(self, each.name) <= 1.0:
+                raise ValueError(f"the rate of {each.name} must lie between 0 and 1, not {getattr(self, each.name)}")
+
+    @classmethod
+    def rough(cls) -> Self:
+        """A bad day: about one request in ten meets some trouble."""
+        rates = {each.name: 0.005 for each in fields(cls)}
+        rates |= {"soap_20122": 0.004, "short_page": 0.05, "import_1016": 0.03, "job_failed": 0.02}
+        rates |= {"results_without_empty_column": 0.3, "results_short_row": 0.3}
+        return cls(**rates)
+
+
+@dataclass(frozen=True)
+class SimulatorSettings:
+    """A whole rehearsal. Sizes in bytes, times in seconds of the simulator's clock."""
+
+    seed: int = 1
+    leads: int = 1_000
+    updated_since: datetime = datetime(2016, 1, 1, tzinfo=UTC)
+    """The generated leads' update times are spread from here to the start of the simulator."""
+    burst_leads: int = 0
+    """So many of them share one single second."""
+    first_lead_id: int = 1_001
+    static_lists: tuple[tuple[str, int], ...] = ()
+    """Name and number of members of each generated static list; their ids count from 1001."""
+    partitions: tuple[str, ...] = ("Default",)
+    credentials: Credentials = field(default_factory=Credentials)
+    limits: Limits = field(default_factory=Limits)
+    imports: ImportModel = field(default_factory=ImportModel)
+    foreign: ForeignLoad = field(default_factory=ForeignLoad)
+    movement: Movement = field(default_factory=Movement)
+    faults: FaultRates = field(default_factory=FaultRates)
+    latency: float = 0.0
+    soap_batch_limit: int = 1_000
+    """The most leads in a page; the documentation says both 100 and 1000."""
+    signature_life: float = 300.0
+    """How far a requestTimestamp may lie from now before 20016 [not documented]."""
+    token_life: float = 3_600.0
+    batch_life: float = 7 * 86_400.0

@@ -1,0 +1,66 @@
+"""What a request is and what a reply is, apart from the web framework; the REST envelope."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+OK: Final = "ok"
+JSON: Final = "application/json;charset=UTF-8"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request as it arrived. `now` is its unix time when it is answered, after any latency."""
+
+    endpoint: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    body_size: int
+    now: float
+    request_id: str
+    oddities: frozenset[str] = frozenset()
+    """Injected faults that shape the answer instead of replacing it."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What goes back. `code` is Marketo's error code, 'http NNN', or 'ok'."""
+
+    status: int
+    body: bytes
+    content_type: str
+    code: str = OK
+
+
+def rest_result(call: Call, result: list[dict[str, Any]]) -> Reply:
+    """A success in the envelope of protocol section 2."""
+    body = {"requestId": call.request_id, "success": True, "result": result}
+    return Reply(200, json.dumps(body, ensure_ascii=False).encode(), JSON)
+
+
+def rest_error(call: Call, code: int, message: str) -> Reply:
+    """An error: HTTP 200 with the code as a string."""
+    body = {"requestId": call.request_id, "success": False, "errors": [{"code": str(code), "message": message}]}
+    return Reply(200, json.dumps(body, ensure_ascii=False).encode(), JSON, str(code))
+
+
+def plain(status: int, text: str) -> Reply:
+    """An answer at the level of HTTP alone."""
+    return Reply(status, text.encode(), "text/plain;charset=UTF-8", f"http {status}")
+
+
+def html(status: int, title: str) -> Reply:
+    """A page for people, such as a maintenance notice or a gateway's error."""
+    page = f"<!DOCTYPE html><html><head><title>{title}</title></head><body><h1>{title}</h1><br></body></html>"
+    return Reply(status, page.encode(), "text/html;charset=UTF-8", f"html {status}")
+
+
+class MarketoFault(Exception):  # noqa: N818 - the protocol calls it a fault
+    """A documented error code, raised where it is found and put into SOAP's or REST's form by whoever answers."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"{code} - {message}")
+        self.code, self.message = code, message
