@@ -1,0 +1,225 @@
+"""Chunks: sealed, rendered, split, dissolved. A sealed chunk renders to the same bytes for ever; its SHA-256 is kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from syncd.core.csvfile import read_rows
+from syncd.core.results import SentRow
+from syncd.core.settings import Format
+from syncd.store.leases import Connection, Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A sealed chunk, as a job needs it."""
+
+    id: int
+    push: str
+    lookup_field: str
+    format: Format
+    list_id: int | None
+    partition: str | None
+    columns: tuple[str, ...]
+    row_count: int
+    byte_count: int
+    sha256: bytes
+    split_depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkCounts:
+    """Chunks of a push that are not in a job; `oldest_open_at` is when the oldest open one took its first row."""
+
+    sealed: int
+    open: int
+    oldest_open_at: datetime | None
+
+
+COUNTS = """
+SELECT count(*) FILTER (WHERE state = 'sealed') AS sealed, count(*) FILTER (WHERE state = 'open') AS open,
+       min(opened_at) FILTER (WHERE state = 'open') AS oldest_open_at
+  FROM syncd.chunk WHERE instance = $1 AND push = $2 AND state IN ('open', 'sealed')
+"""
+OLD_OPEN = "SELECT id FROM syncd.chunk WHERE instance = $1 AND push = $2 AND state = 'open' AND opened_at <= $3 ORDER BY id"
+SEAL = """
+UPDATE syncd.chunk c SET state = 'sealed', sealed_at = $2, sha256 = (
+    SELECT sha256(convert_to(c.header || string_agg(r.line, '' ORDER BY r.ordinal), 'UTF8'))
+      FROM syncd.chunk_row r WHERE r.chunk_id = c.id)
+ WHERE id = $1 AND state = 'open' RETURNING id
+"""
+# The smallest first when we only probe for a free slot: each refused POST uploads its body.
+NEXT_SEALED = """
+SELECT c.id, c.push, c.lookup_field, c.format, c.list_id, c.partition, c.columns, c.row_count, c.byte_count, c.sha256, c.split_depth
+  FROM syncd.chunk c JOIN syncd.push p ON p.instance = c.instance AND p.push = c.push AND p.state = 'running'
+ WHERE c.instance = $1 AND c.state = 'sealed' AND (c.not_before IS NULL OR c.not_before <= $2)
+   AND (c.list_id IS NULL OR NOT EXISTS (
+        SELECT FROM syncd.import_job j JOIN syncd.chunk b ON b.id = j.chunk_id
+         WHERE j.instance = $1 AND j.state IN ('submitting', 'queued', 'importing', 'unconfirmed') AND b.list_id = c.list_id))
+ ORDER BY CASE WHEN $3 THEN c.byte_count END, c.id LIMIT 1 FOR UPDATE OF c SKIP LOCKED
+"""
+NEXT_DUE = "SELECT min(coalesce(not_before, '-infinity')) FROM syncd.chunk WHERE instance = $1 AND state = 'sealed'"
+CHUNK = """
+SELECT id, push, lookup_field, format, list_id, partition, columns, row_count, byte_count, sha256, split_depth
+  FROM syncd.chunk WHERE id = $1
+"""
+RENDER = """
+SELECT convert_to(c.header || string_agg(r.line, '' ORDER BY r.ordinal), 'UTF8')
+  FROM syncd.chunk c JOIN syncd.chunk_row r ON r.chunk_id = c.id WHERE c.id = $1 GROUP BY c.id
+"""
+ROWS = "SELECT ordinal, key_norm, line FROM syncd.chunk_row WHERE chunk_id = $1 ORDER BY ordinal"
+TO_SEALED = "UPDATE syncd.chunk SET state = 'sealed', not_before = $2 WHERE id = $1 AND state = 'in_job' RETURNING id"
+TO_DONE = "UPDATE syncd.chunk SET state = 'done', finished_at = $2 WHERE id = $1 AND state = 'in_job' RETURNING id"
+TO_SPLIT = "UPDATE syncd.chunk SET state = 'split', finished_at = $2 WHERE id = $1 AND state = 'in_job' RETURNING id"
+TO_DISSOLVED = """
+UPDATE syncd.chunk SET state = 'dissolved', finished_at = $2 WHERE id = $1 AND state IN ('open', 'sealed') RETURNING id
+"""
+# ($1, $2]: the ordinals that a part takes over
+NEW_PART = """
+INSERT INTO syncd.chunk (instance, push, lookup_field, format, list_id, partition, columns, header, split_from, split_depth,
+                         row_count, byte_count, next_ordinal, not_before, opened_at)
+SELECT c.instance, c.push, c.lookup_field, c.format, c.list_id, c.partition, c.columns, c.header, c.id, c.split_depth + 1,
+       (SELECT count(*) FROM syncd.chunk_row r WHERE r.chunk_id = c.id AND r.ordinal = ANY ($2::int[])),
+       octet_length(c.header)
+         + (SELECT sum(octet_length(r.line)) FROM syncd.chunk_row r WHERE r.chunk_id = c.id AND r.ordinal = ANY ($2::int[])),
+       c.next_ordinal, $3, $4
+  FROM syncd.chunk c WHERE c.id = $1 RETURNING id
+"""
+MOVE_CLAIMS = """
+UPDATE syncd.key_claim k SET chunk_id = $2 FROM syncd.chunk_row r, syncd.chunk c
+ WHERE c.id = $1 AND r.chunk_id = c.id AND r.ordinal = ANY ($3::int[])
+   AND k.instance = c.instance AND k.lookup_field = c.lookup_field AND k.key_norm = r.key_norm
+"""
+MOVE_CHANGES = "UPDATE syncd.outbox SET chunk_id = $2 WHERE chunk_id = $1 AND ordinal = ANY ($3::int[])"
+MOVE_ROWS = "UPDATE syncd.chunk_row SET chunk_id = $2 WHERE chunk_id = $1 AND ordinal = ANY ($3::int[])"
+RELEASE_KEYS = """
+DELETE FROM syncd.key_claim k USING syncd.chunk_row r, syncd.chunk c
+ WHERE c.id = $1 AND r.chunk_id = c.id AND k.instance = c.instance AND k.lookup_field = c.lookup_field AND k.key_norm = r.key_norm
+"""
+WAKE_WAITING = "UPDATE syncd.outbox SET waits_for = NULL WHERE waits_for = $1"
+DROP_ROWS = "DELETE FROM syncd.chunk_row WHERE chunk_id = $1"
+CHANGES_PENDING = """
+UPDATE syncd.outbox SET state = 'pending', chunk_id = NULL, ordinal = NULL, attempt = attempt + 1, reason = $2
+ WHERE chunk_id = $1 AND state = 'in_chunk'
+"""
+FOREIGN_TO_CONFIG = "SELECT id FROM syncd.chunk WHERE instance = $1 AND state IN ('open', 'sealed') AND push <> ALL ($2::text[])"
+
+
+async def counts(pool: Pool, instance: str, push: str) -> ChunkCounts:
+    """How many chunks of the push wait, and since when the oldest open one has."""
+    row = await pool.fetchrow(COUNTS, instance, push)
+    assert row is not None
+    return ChunkCounts(row["sealed"], row["open"], row["oldest_open_at"])
+
+
+async def old_open(connection: Connection, instance: str, push: str, opened_before: datetime) -> list[int]:
+    """Open chunks that took their first row before then."""
+    return [row["id"] for row in await connection.fetch(OLD_OPEN, instance, push, opened_before)]
+
+
+async def seal(connection: Connection, chunk_id: int, now: datetime) -> int | None:
+    """open → sealed: freeze the file and keep its hash."""
+    return await connection.fetchval(SEAL, chunk_id, now)  # type: ignore[no-any-return]
+
+
+async def next_sealed(connection: Connection, instance: str, now: datetime, smallest: bool) -> Chunk | None:
+    """Lock the sealed chunk that is to go next: the oldest whose push runs and whose list is free, or the smallest of them."""
+    row = await connection.fetchrow(NEXT_SEALED, instance, now, smallest)
+    return _chunk(row) if row else None
+
+
+async def get(pool: Pool, chunk_id: int) -> Chunk:
+    """The chunk, whatever its state."""
+    row = await pool.fetchrow(CHUNK, chunk_id)
+    assert row is not None
+    return _chunk(row)
+
+
+async def render(pool: Pool, chunk_id: int) -> bytes:
+    """The file of a sealed chunk."""
+    return await pool.fetchval(RENDER, chunk_id) or b""
+
+
+async def sent_rows(pool: Pool, chunk: Chunk) -> list[SentRow]:
+    """The rows of a chunk as they were sent."""
+    rows = []
+    for record in await pool.fetch(ROWS, chunk.id):
+        (cells,) = read_rows(record["line"], chunk.format)
+        rows.append(SentRow(record["ordinal"], record["key_norm"], dict(zip(chunk.columns, cells, strict=True))))
+    return rows
+
+
+async def to_sealed(connection: Connection, chunk_id: int, not_before: datetime | None) -> int | None:
+    """in_job → sealed: its job was refused for a passing reason, or never came to exist."""
+    return await connection.fetchval(TO_SEALED, chunk_id, not_before)  # type: ignore[no-any-return]
+
+
+async def to_done(connection: Connection, chunk_id: int, now: datetime) -> int | None:
+    """in_job → done: every change of it has its end. Its keys are free again, and changes that waited for them claimable."""
+    moved = await connection.fetchval(TO_DONE, chunk_id, now)
+    if moved is not None:
+        await _let_go(connection, chunk_id)
+    return moved  # type: ignore[no-any-return]
+
+
+async def to_split(
+    connection: Connection, chunk_id: int, ordinals: Sequence[int], not_before: datetime | None, now: datetime
+) -> list[int]:
+    """in_job → split: the rows `ordinals` become two sealed chunks (one row: one) that keep their claims; the others have ended."""
+    if await connection.fetchval(TO_SPLIT, chunk_id, now) is None:
+        return []
+    middle = len(ordinals) // 2
+    parts = []
+    for part in filter(None, (ordinals[:middle], ordinals[middle:])):
+        part_id = await connection.fetchval(NEW_PART, chunk_id, list(part), not_before, now)
+        await connection.execute(MOVE_CLAIMS, chunk_id, part_id, list(part))
+        await connection.execute(MOVE_CHANGES, chunk_id, part_id, list(part))
+        await connection.execute(MOVE_ROWS, chunk_id, part_id, list(part))
+        await seal(connection, part_id, now)
+        parts.append(part_id)
+    await _let_go(connection, chunk_id)
+    return parts
+
+
+async def dissolve(connection: Connection, chunk_id: int, reason: str, now: datetime) -> int | None:
+    """open | sealed → dissolved: its changes are pending again."""
+    moved = await connection.fetchval(TO_DISSOLVED, chunk_id, now)
+    if moved is not None:
+        await connection.execute(CHANGES_PENDING, chunk_id, reason)
+        await _let_go(connection, chunk_id)
+    return moved  # type: ignore[no-any-return]
+
+
+async def _let_go(connection: Connection, chunk_id: int) -> None:
+    # In this order: a claim that sees a key taken locks it, so what waits for the chunk is visible once the keys are deleted.
+    await connection.execute(RELEASE_KEYS, chunk_id)
+    await connection.execute(WAKE_WAITING, chunk_id)
+    await connection.execute(DROP_ROWS, chunk_id)
+
+
+async def of_removed_pushes(connection: Connection, instance: str, pushes: Sequence[str]) -> list[int]:
+    """Open and sealed chunks of pushes that the configuration no longer names."""
+    return [row["id"] for row in await connection.fetch(FOREIGN_TO_CONFIG, instance, list(pushes))]
+
+
+async def next_due(pool: Pool, instance: str) -> datetime | None:
+    """When the first sealed chunk may go, as far as its own `not_before` says; None when there is none."""
+    return await pool.fetchval(NEXT_DUE, instance)  # type: ignore[no-any-return]
+
+
+def _chunk(row: asyncpg.Record) -> Chunk:
+    return Chunk(
+        row["id"],
+        row["push"],
+        row["lookup_field"],
+        row["format"],
+        row["list_id"],
+        row["partition"],
+        tuple(row["columns"]),
+        row["row_count"],
+        row["byte_count"],
+        row["sha256"],
+        row["split_depth"],
+    )

@@ -1,0 +1,181 @@
+"""The outbox: claims of pending changes into chunks, durable and cheap at any backlog (architecture.md, Packing).
+
+A claim takes the oldest claimable rows by a partial index that holds nothing else: no scan, no big UPDATE, whatever waits behind.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import asyncpg
+
+from syncd.core.pack import PackedChunk, Packing, PendingChange
+from syncd.core.settings import Push
+from syncd.store.leases import Connection
+
+CLAIMABLE = """
+SELECT id, key, key_norm, fields::text AS fields, created_at FROM syncd.outbox
+ WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NULL
+ ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
+"""
+# FOR SHARE: a settling transaction that is about to delete the claim either has done so before we look, or waits until the rows
+# that we make wait for its chunk are to be seen by it. No row waits for ever.
+CLAIMED_KEYS = """
+SELECT k.key_norm, k.chunk_id FROM syncd.key_claim k
+ WHERE k.instance = $1 AND k.lookup_field = $2 AND k.key_norm = ANY ($3::text[]) FOR SHARE
+"""
+RAISE_MARK = """
+INSERT INTO syncd.claim_mark AS m (instance, claimed_up_to) VALUES ($1, $2)
+ON CONFLICT (instance) DO UPDATE SET claimed_up_to = greatest(m.claimed_up_to, excluded.claimed_up_to)
+"""
+MARK = "SELECT claimed_up_to FROM syncd.claim_mark WHERE instance = $1"
+# A change of yesterday's clock may settle before it was created; a day's grace keeps partition pruning and forgives that.
+OVERWRITTEN = """
+SELECT late.id, array_agg(DISTINCT f.name) AS names
+  FROM unnest($2::bigint[], $3::text[], $4::timestamptz[]) AS late (id, key_norm, created_at)
+  JOIN syncd.change_history h
+    ON h.instance = $1 AND h.key_norm = late.key_norm AND h.id > late.id
+   AND h.state IN ('applied', 'warned', 'unverified') AND h.settled_at >= late.created_at - interval '1 day'
+ CROSS JOIN LATERAL jsonb_object_keys(h.fields) AS f (name)
+ GROUP BY late.id
+"""
+OPEN_CHUNKS = """
+SELECT id, columns, header, row_count, byte_count, next_ordinal FROM syncd.chunk
+ WHERE instance = $1 AND push = $2 AND state = 'open' AND lookup_field = $3 AND format = $4
+   AND list_id IS NOT DISTINCT FROM $5 AND partition IS NOT DISTINCT FROM $6 FOR UPDATE
+"""
+NEW_CHUNKS = """
+INSERT INTO syncd.chunk (instance, push, lookup_field, format, list_id, partition, columns, header,
+                         row_count, byte_count, next_ordinal, opened_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7::text[], $8, $9, $10, $11, $12) RETURNING id
+"""
+GROW_CHUNK = "UPDATE syncd.chunk SET row_count = $2, byte_count = $3, next_ordinal = $4 WHERE id = $1 AND state = 'open'"
+INTO_CHUNKS = """
+UPDATE syncd.outbox o SET state = 'in_chunk', chunk_id = c.chunk_id, ordinal = c.ordinal, reason = NULL
+  FROM unnest($1::bigint[], $2::bigint[], $3::int[]) AS c (id, chunk_id, ordinal)
+ WHERE o.id = c.id AND o.state = 'pending'
+"""
+WAIT = """
+UPDATE syncd.outbox o SET waits_for = w.chunk_id FROM unnest($1::bigint[], $2::bigint[]) AS w (id, chunk_id)
+ WHERE o.id = w.id AND o.state = 'pending'
+"""
+PARK = """
+UPDATE syncd.outbox o SET state = 'parked', reason = p.reason FROM unnest($1::bigint[], $2::text[]) AS p (id, reason)
+ WHERE o.id = p.id AND o.state = 'pending'
+"""
+END = """
+WITH verdict AS (
+    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[]) AS v (id, state, reason)
+), ended AS (
+    DELETE FROM syncd.outbox o USING verdict v WHERE o.id = v.id AND o.state = 'pending'
+    RETURNING o.*, v.state AS final_state, v.reason AS final_reason
+)
+INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, reason, attempt, created_at, settled_at)
+SELECT id, instance, push, key, key_norm, fields, final_state, final_reason, attempt, created_at, $4 FROM ended
+"""
+ENSURE_PARTITION = "SELECT syncd.ensure_history_partition($1)"
+
+
+@dataclass(frozen=True, slots=True)
+class Claimable:
+    """What a claim sees; the rows stay locked until its transaction ends."""
+
+    changes: Sequence[PendingChange]
+    claimed: Mapping[str, int]
+    open_chunks: Sequence[PackedChunk]
+
+
+async def claimable(connection: Connection, instance: str, push: Push, limit: int) -> Claimable:
+    """Lock the oldest `limit` claimable changes of a push, and read what packing them needs to know."""
+    rows = await connection.fetch(CLAIMABLE, instance, push.name, limit)
+    if not rows:
+        return Claimable((), {}, ())
+    keys = list({row["key_norm"] for row in rows})
+    claimed = {
+        row["key_norm"]: row["chunk_id"] for row in await connection.fetch(CLAIMED_KEYS, instance, push.lookup_field, keys)
+    }
+    mark = await connection.fetchval(MARK, instance) or 0
+    late = [row for row in rows if row["id"] <= mark and row["key_norm"] not in claimed]
+    overwritten: dict[int, frozenset[str]] = {}
+    if late:
+        found = await connection.fetch(
+            OVERWRITTEN,
+            instance,
+            [row["id"] for row in late],
+            [row["key_norm"] for row in late],
+            [row["created_at"] for row in late],
+        )
+        overwritten = {row["id"]: frozenset(row["names"]) for row in found}
+    changes = [
+        PendingChange(row["id"], row["key"], row["key_norm"], row["fields"], overwritten.get(row["id"], frozenset()))
+        for row in rows
+    ]
+    await connection.execute(RAISE_MARK, instance, rows[-1]["id"])
+    open_chunks = await connection.fetch(
+        OPEN_CHUNKS, instance, push.name, push.lookup_field, push.format, push.list_id, push.partition
+    )
+    return Claimable(changes, claimed, [_open_chunk(row) for row in open_chunks])
+
+
+def _open_chunk(row: asyncpg.Record) -> PackedChunk:
+    return PackedChunk(tuple(row["columns"]), row["header"], row["id"], row["row_count"], row["byte_count"], row["next_ordinal"])
+
+
+async def claim(connection: Connection, instance: str, push: Push, packing: Packing, now: datetime) -> list[int]:
+    """Write what `pack` decided, in the transaction that holds the rows. Returns the ids of the chunks that are full."""
+    full = []
+    change_ids: list[int] = []
+    chunk_ids: list[int] = []
+    ordinals: list[int] = []
+    rows: list[tuple[int, int, str, str]] = []
+    claims: list[tuple[str, str, str, int]] = []
+    for chunk in packing.chunks:
+        chunk_id = await _write_chunk(connection, instance, push, chunk, now)
+        if chunk.full:
+            full.append(chunk_id)
+        for row in chunk.rows:
+            rows.append((chunk_id, row.ordinal, row.key_norm, row.line))
+            claims.append((instance, push.lookup_field, row.key_norm, chunk_id))
+            change_ids.extend(row.change_ids)
+            chunk_ids.extend([chunk_id] * len(row.change_ids))
+            ordinals.extend([row.ordinal] * len(row.change_ids))
+    if rows:
+        await connection.copy_records_to_table("chunk_row", schema_name="syncd", records=rows)
+        await connection.copy_records_to_table("key_claim", schema_name="syncd", records=claims)
+        await connection.execute(INTO_CHUNKS, change_ids, chunk_ids, ordinals)
+    if packing.waiting:
+        await connection.execute(WAIT, [change for change, _ in packing.waiting], [chunk for _, chunk in packing.waiting])
+    if packing.parked:
+        await connection.execute(PARK, [change for change, _ in packing.parked], [reason for _, reason in packing.parked])
+    if packing.ended:
+        await ensure_partition(connection, now.date())
+        ids, states, reasons = (list(column) for column in zip(*packing.ended, strict=True))
+        await connection.execute(END, ids, states, reasons, now)
+    return full
+
+
+async def _write_chunk(connection: Connection, instance: str, push: Push, chunk: PackedChunk, now: datetime) -> int:
+    if chunk.id is not None:
+        await connection.execute(GROW_CHUNK, chunk.id, chunk.row_count, chunk.byte_count, chunk.next_ordinal)
+        return chunk.id
+    chunk_id: int = await connection.fetchval(
+        NEW_CHUNKS,
+        instance,
+        push.name,
+        push.lookup_field,
+        push.format,
+        push.list_id,
+        push.partition,
+        list(chunk.columns),
+        chunk.header,
+        chunk.row_count,
+        chunk.byte_count,
+        chunk.next_ordinal,
+        now,
+    )
+    return chunk_id
+
+
+async def ensure_partition(connection: Connection, day: date) -> None:
+    """Make the history's partition for `day` (UTC) when it is missing."""
+    await connection.execute(ENSURE_PARTITION, day)

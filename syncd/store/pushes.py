@@ -1,0 +1,41 @@
+"""Whether each push runs."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from syncd.store.leases import Connection, Pool
+
+# A restart takes a blocked push up again: whatever was wrong may have been mended in the configuration.
+REGISTER = """
+INSERT INTO syncd.push AS p (instance, push) SELECT $1, unnest($2::text[])
+ON CONFLICT (instance, push) DO UPDATE SET state = 'running', retry_at = NULL, message = NULL WHERE p.state = 'blocked'
+"""
+RUNNING = "SELECT push FROM syncd.push WHERE instance = $1 AND state = 'running'"
+BLOCK = """
+UPDATE syncd.push SET state = 'blocked', retry_at = $3, message = $4
+ WHERE instance = $1 AND push = $2 AND state = 'running' RETURNING push
+"""
+UNBLOCK_DUE = """
+UPDATE syncd.push SET state = 'running', retry_at = NULL, message = NULL
+ WHERE instance = $1 AND state = 'blocked' AND retry_at <= $2 RETURNING push
+"""
+
+
+async def register(connection: Connection, instance: str, pushes: Sequence[str]) -> None:
+    """Make the pushes known, running if they were blocked."""
+    await connection.execute(REGISTER, instance, list(pushes))
+
+
+async def running(pool: Pool, instance: str) -> set[str]:
+    """The pushes that run."""
+    return {row["push"] for row in await pool.fetch(RUNNING, instance)}
+
+
+async def block(connection: Connection, instance: str, push: str, retry_at: datetime, message: str) -> str | None:
+    """running → blocked."""
+    return await connection.fetchval(BLOCK, instance, push, retry_at, message)  # type: ignore[no-any-return]
+
+
+async def unblock_due(connection: Connection, instance: str, now: datetime) -> list[str]:
+    """blocked → running, for those whose `retry_at` has come: try again."""
+    return [row["push"] for row in await connection.fetch(UNBLOCK_DUE, instance, now)]

@@ -1,0 +1,136 @@
+"""What `syncd status` and the status page show: one snapshot of the database."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from syncd.core.quota import quota_day
+from syncd.store.leases import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class PullStatus:
+    name: str
+    state: str
+    message: str | None
+    watermark: datetime
+    open_windows: int
+    done_windows: int
+    leads_walked: int
+    leads_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class PushStatus:
+    name: str
+    state: str
+    message: str | None
+    live: dict[str, int]
+    settled: dict[str, int]
+    oldest_pending_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    id: int
+    push: str
+    batch_id: int | None
+    state: str
+    row_count: int
+    byte_count: int
+    attempt: int
+    submitted_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStatus:
+    name: str
+    holder: str | None
+    silent_for: float | None
+    leads: int
+    calls_today: dict[str, int]
+    pulls: list[PullStatus]
+    pushes: list[PushStatus]
+    live_jobs: list[JobStatus]
+
+
+INSTANCES = "SELECT instance FROM syncd.lease UNION SELECT DISTINCT instance FROM syncd.outbox ORDER BY 1"
+LEASE = """
+SELECT format('pid %s on %s', pid, host) AS holder, extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS silent_for
+  FROM syncd.lease WHERE instance = $1
+"""
+LEADS = "SELECT count(*) FROM syncd.lead WHERE instance = $1 AND deleted_at IS NULL"
+CALLS = "SELECT api, calls FROM syncd.api_usage WHERE instance = $1 AND day = $2"
+PULLS = """
+SELECT p.pull AS name, p.state, p.message, coalesce(w.first_open, p.planned_until) AS watermark,
+       coalesce(w.open_windows, 0) AS open_windows, coalesce(w.done_windows, 0) AS done_windows,
+       coalesce(w.leads_walked, 0)::bigint AS leads_walked, coalesce(w.leads_left, 0)::bigint AS leads_left
+  FROM syncd.pull p
+  LEFT JOIN LATERAL (
+       SELECT min(starts_at) FILTER (WHERE state IN ('open', 'blocked')) AS first_open,
+              count(*) FILTER (WHERE state IN ('open', 'blocked')) AS open_windows,
+              count(*) FILTER (WHERE state = 'done') AS done_windows,
+              sum(leads) AS leads_walked, sum(greatest(expected - leads, 0)) FILTER (WHERE state = 'open') AS leads_left
+         FROM syncd.pull_window w WHERE w.instance = p.instance AND w.pull = p.pull) w ON true
+ WHERE p.instance = $1 ORDER BY p.pull
+"""
+PUSHES = """
+SELECT coalesce(p.push, o.push) AS name, coalesce(p.state, 'not in the configuration') AS state, p.message
+  FROM (SELECT * FROM syncd.push WHERE instance = $1) p
+  FULL JOIN (SELECT DISTINCT push FROM syncd.outbox WHERE instance = $1) o USING (push) ORDER BY 1
+"""
+LIVE = """
+SELECT push, state, count(*) AS changes, min(created_at) FILTER (WHERE state = 'pending') AS oldest_pending_at
+  FROM syncd.outbox WHERE instance = $1 GROUP BY push, state
+"""
+SETTLED = "SELECT push, state, count(*) AS changes FROM syncd.change_history WHERE instance = $1 GROUP BY push, state"
+JOBS = """
+SELECT id, push, batch_id, state, row_count, byte_count, attempt, submitted_at, started_at, finished_at, message
+  FROM syncd.import_job
+ WHERE instance = $1 AND state IN ('submitting', 'queued', 'importing', 'complete', 'failed', 'unconfirmed') ORDER BY id
+"""
+
+
+async def read(pool: Pool, now: datetime) -> list[InstanceStatus]:
+    """All instances that a daemon has ever worked for, or that changes wait for."""
+    return [await _instance(pool, row["instance"], now) for row in await pool.fetch(INSTANCES)]
+
+
+def as_json(snapshot: list[InstanceStatus]) -> dict[str, Any]:
+    """The snapshot as plain values, times as they are."""
+    return {"instances": [asdict(instance) for instance in snapshot]}
+
+
+async def _instance(pool: Pool, instance: str, now: datetime) -> InstanceStatus:
+    lease = await pool.fetchrow(LEASE, instance)
+    return InstanceStatus(
+        name=instance,
+        holder=lease["holder"] if lease else None,
+        silent_for=lease["silent_for"] if lease else None,
+        leads=await pool.fetchval(LEADS, instance),
+        calls_today={row["api"]: row["calls"] for row in await pool.fetch(CALLS, instance, quota_day(now))},
+        pulls=[PullStatus(**row) for row in await pool.fetch(PULLS, instance)],
+        pushes=await _pushes(pool, instance),
+        live_jobs=[JobStatus(**row) for row in await pool.fetch(JOBS, instance)],
+    )
+
+
+async def _pushes(pool: Pool, instance: str) -> list[PushStatus]:
+    live = await pool.fetch(LIVE, instance)
+    settled = await pool.fetch(SETTLED, instance)
+    return [
+        PushStatus(
+            name=push["name"],
+            state=push["state"],
+            message=push["message"],
+            live={row["state"]: row["changes"] for row in live if row["push"] == push["name"]},
+            settled={row["state"]: row["changes"] for row in settled if row["push"] == push["name"]},
+            oldest_pending_at=min(
+                (row["oldest_pending_at"] for row in live if row["push"] == push["name"] and row["oldest_pending_at"]), default=None
+            ),
+        )
+        for push in await pool.fetch(PUSHES, instance)
+    ]

@@ -1,0 +1,44 @@
+"""The ledger of API calls per quota day (core/quota.py, CallLedger)."""
+
+from dataclasses import dataclass
+from datetime import date
+
+from syncd.core.quota import Api
+from syncd.store.leases import Pool
+
+# The day's rows are locked before their sum is read, so that two reservations cannot both take the last calls.
+LOCK_DAY = """
+INSERT INTO syncd.api_usage (instance, api, day, calls) VALUES ($1, 'rest', $2, 0), ($1, 'soap', $2, 0)
+ON CONFLICT (instance, day, api) DO UPDATE SET calls = syncd.api_usage.calls
+"""
+RESERVE = """
+WITH grant_of AS (
+    SELECT greatest(0, least($4, $5 - sum(calls)))::bigint AS calls FROM syncd.api_usage WHERE instance = $1 AND day = $3
+)
+UPDATE syncd.api_usage u SET calls = u.calls + g.calls FROM grant_of g
+ WHERE u.instance = $1 AND u.api = $2 AND u.day = $3 RETURNING g.calls
+"""
+GIVE_BACK = "UPDATE syncd.api_usage SET calls = calls - $4 WHERE instance = $1 AND api = $2 AND day = $3"
+CALLS_OF_DAY = "SELECT api, calls FROM syncd.api_usage WHERE instance = $1 AND day = $2"
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    instance: str
+    pool: Pool
+
+    async def reserve(self, api: Api, day: date, wanted: int, limit: int) -> int:
+        """Charge up to `wanted` calls to `day` without its sum over all APIs passing `limit`; returns how many were granted."""
+        async with self.pool.acquire() as connection, connection.transaction():
+            await connection.execute(LOCK_DAY, self.instance, day)
+            granted: int = await connection.fetchval(RESERVE, self.instance, api, day, wanted, limit)
+            return granted
+
+    async def give_back(self, api: Api, day: date, unused: int) -> None:
+        """Take calls that were reserved but not made off the day's count again."""
+        async with self.pool.acquire() as connection:
+            await connection.execute(GIVE_BACK, self.instance, api, day, unused)
+
+    async def calls_of(self, day: date) -> dict[str, int]:
+        """Calls charged to `day`, by API."""
+        return {row["api"]: row["calls"] for row in await self.pool.fetch(CALLS_OF_DAY, self.instance, day)}
