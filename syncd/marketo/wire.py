@@ -1,0 +1,43 @@
+"""Everything that speaks to one instance, built together and closed together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from syncd.core.clock import Clock
+from syncd.core.observe import Observe
+from syncd.core.quota import CallLedger
+from syncd.core.settings import Instance
+from syncd.marketo.imports import Imports
+from syncd.marketo.limiter import Limiter
+from syncd.marketo.rest import RestApi
+from syncd.marketo.session import Session
+from syncd.marketo.soap import SoapApi
+from syncd.marketo.token import Token
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """The interfaces of an instance that its configuration gives access to."""
+
+    token: Token | None
+    rest: RestApi | None
+    imports: Imports | None
+    soap: SoapApi | None
+
+
+@asynccontextmanager
+async def open_wire(instance: Instance, clock: Clock, ledger: CallLedger, observe: Observe) -> AsyncIterator[Wire]:
+    """Open the session to `instance` behind one limiter; give back to the ledger what was reserved and not used."""
+    limiter = Limiter(instance.limits, clock, ledger)
+    try:
+        async with Session(instance.name, instance.network, limiter, clock, observe) as session:
+            soap = SoapApi(session, instance.soap, clock) if instance.soap else None
+            if instance.rest is None:
+                yield Wire(None, None, None, soap)
+            else:
+                token = Token(session, instance.rest, clock)
+                rest = RestApi(session, instance.rest, token)
+                yield Wire(token, rest, Imports(rest), soap)
+    finally:
+        await limiter.aclose()

@@ -1,0 +1,139 @@
+"""A server on loopback that replies by script, and the small parts that the wire's tests share."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from syncd.core.clock import Clock
+from syncd.core.observe import Service
+from syncd.core.quota import Api
+from syncd.core.settings import Limits, Network, Rest, Secret, Soap
+from syncd.marketo.limiter import Limiter
+from syncd.marketo.session import Session
+from syncd.ops.clock import WallClock
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+FAST = Limits(calls_per_20s=1_000_000)
+
+Script = web.StreamResponse | Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class MemoryLedger:
+    """A call ledger without a database, which counts its own uses."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[date] = Counter()
+        self.reservations = 0
+
+    async def reserve(self, api: Api, day: date, wanted: int, limit: int) -> int:
+        self.reservations += 1
+        granted = max(0, min(wanted, limit - self.calls[day]))
+        self.calls[day] += granted
+        return granted
+
+    async def give_back(self, api: Api, day: date, unused: int) -> None:
+        self.calls[day] -= unused
+
+
+@dataclass
+class Observed:
+    """Remembers what the session reported."""
+
+    exchanges: list[tuple[Service, str, str]] = field(default_factory=list)
+
+    def exchange(self, instance: str, service: Service, endpoint: str, code: str, seconds: float) -> None:
+        assert instance == "acme"
+        assert seconds >= 0
+        self.exchanges.append((service, endpoint, code))
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    port: int  # the client's: one for each connection
+
+
+class Wire:
+    """The scripted server: gives its replies in order and keeps the requests."""
+
+    def __init__(self) -> None:
+        self.script: list[Script] = []
+        self.requests: list[Request] = []
+        self.url = ""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        # Named before the body is read: a script may want to reply without reading it.
+        following = self.script.pop(0)
+        if not isinstance(following, web.StreamResponse) and getattr(following, "unread", False):
+            return await following(request)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        assert request.transport is not None
+        port = request.transport.get_extra_info("peername")[1]
+        self.requests.append(Request(request.method, request.raw_path, headers, await request.read(), port))
+        return following if isinstance(following, web.StreamResponse) else await following(request)
+
+    @property
+    def rest(self) -> Rest:
+        return Rest(self.url, f"{self.url}/identity", Secret("the-id"), Secret("the-secret"))
+
+    @property
+    def soap(self) -> Soap:
+        return Soap(f"{self.url}/soap/mktows/3_1", "user_1", Secret("key"))
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Wire]:
+    wire = Wire()
+    app = web.Application(client_max_size=64 * 2**20)
+    app.router.add_route("*", "/{path:.*}", wire.handle)
+    async with TestServer(app, host="127.0.0.1") as server:
+        wire.url = str(server.make_url("/")).rstrip("/")
+        yield wire
+
+
+@asynccontextmanager
+async def opened(
+    observed: Observed | None = None, network: Network | None = None, limits: Limits = FAST, clock: Clock | None = None
+) -> AsyncIterator[Session]:
+    clock = clock or WallClock()
+    limiter = Limiter(limits, clock, MemoryLedger())
+    network = network or Network(timeout=timedelta(seconds=10))
+    async with Session("acme", network, limiter, clock, observed or Observed()) as session:
+        yield session
+
+
+async def reset(request: web.Request) -> web.StreamResponse:
+    """A script: the connection dies before any byte of a reply."""
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+def truncated(body: bytes, content_type: str = "text/xml") -> Script:
+    """A script: the reply ends before its Content-Length says so."""
+
+    async def script(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {len(body) + 100}\r\n\r\n"
+        request.transport.write(head.encode() + body)
+        request.transport.close()
+        return web.Response()
+
+    return script
+
+
+def json(text: str, status: int = 200) -> web.Response:
+    return web.Response(text=text, status=status, content_type="application/json")
+
+
+def token(value: str = "tok", seconds: int = 3599) -> web.Response:
+    return json(f'{{"access_token": "{value}", "token_type": "bearer", "expires_in": {seconds}, "scope": "x@y"}}')
