@@ -15,7 +15,7 @@ from syncd.core.settings import Limits
 
 SPAN = timedelta(seconds=20)
 BURST = 5
-BLOCK = 20
+BLOCK = 20  # calls reserved at once, fewer where the day has few
 
 
 class Window:
@@ -64,6 +64,7 @@ class Quota:
 
     def __init__(self, limit: int, clock: Clock, ledger: CallLedger) -> None:
         self._limit = limit
+        self._block = max(1, min(BLOCK, limit // 100))
         self._clock = clock
         self._ledger = ledger
         self._blocks: dict[tuple[Api, date], int] = {}
@@ -91,7 +92,7 @@ class Quota:
 
     async def _refill(self, api: Api, day: date) -> None:
         await self._give_back([block for block in self._blocks if block[1] != day])
-        granted = await self._ledger.reserve(api, day, BLOCK, self._limit)
+        granted = await self._ledger.reserve(api, day, self._block, self._limit)
         self._blocks[api, day] = self._blocks.get((api, day), 0) + granted
 
     async def _give_back(self, blocks: list[tuple[Api, date]]) -> None:

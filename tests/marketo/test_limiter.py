@@ -127,7 +127,7 @@ async def test_concurrency_is_bounded_and_a_cancelled_waiter_frees_its_turn() ->
 
 async def test_quota_is_reserved_in_blocks_and_what_is_left_given_back() -> None:
     ledger = MemoryLedger()
-    limiter = Limiter(Limits(calls_per_20s=100_000, daily_calls=45), ManualClock(NOON), ledger)
+    limiter = Limiter(Limits(calls_per_20s=100_000, daily_calls=4500), ManualClock(NOON), ledger)
     for _ in range(25):
         async with limiter.call("rest"):
             pass

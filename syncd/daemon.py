@@ -1,0 +1,240 @@
+"""The only composition root: builds everything, owns the TaskGroup and the stop."""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import structlog
+
+import syncd
+from syncd.core.clock import Clock
+from syncd.core.settings import Database, Http, Instance, Settings
+from syncd.flows import loop
+from syncd.flows.answer import Answer
+from syncd.flows.dictionary import Dictionaries
+from syncd.flows.loop import Flow
+from syncd.flows.pull import PullShared, PullStream, selector_of
+from syncd.flows.push import Packer, Submitter
+from syncd.flows.settle import Settler
+from syncd.flows.sweep import Sweep
+from syncd.marketo.describe import describe
+from syncd.marketo.wire import Wire, open_wire
+from syncd.ops import http, systemd
+from syncd.ops.metrics import Metrics
+from syncd.store import cursors, imports, leases, migrate, pushes, status
+from syncd.store.embedded import EmbeddedPostgres
+from syncd.store.leases import Lease, LeaseLost
+from syncd.store.pool import create_pool
+from syncd.store.usage import Ledger
+
+log = structlog.get_logger()
+
+HEARTBEAT = 3.0  # seconds, real
+SILENCE = 15.0  # seconds, real: architecture.md, One daemon per instance
+STANDBY_LOOK = 1.0  # seconds, real
+DRAIN = 5.0  # seconds, real, that running steps have to end by themselves
+STUCK = 600.0  # seconds, real, without a step of any flow
+
+
+class Daemon:
+    """Works for every instance of the settings until stopped. A rehearsal passes a clock that runs faster."""
+
+    def __init__(self, settings: Settings, clock: Clock, jitter: random.Random | None = None) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._jitter = jitter or random.Random()  # noqa: S311 - backoff, not secrets
+        self._holder: UUID = uuid4()
+        self._stop = asyncio.Event()
+        self._last_progress = time.monotonic()
+        self._standby: set[str] = set()
+        self.metrics = Metrics()
+        self.ready = asyncio.Event()
+
+    def stop(self) -> None:
+        """Let running steps finish, then end `run`."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Work until `stop`. Raises DatabaseUnavailable, SchemaMismatch or PortTaken when it cannot begin."""
+        async with AsyncExitStack() as stack:
+            dsn = await stack.enter_async_context(database(self._settings.database))
+            size = 4 + sum(3 + sum(pull.streams for pull in instance.pulls) for instance in self._settings.instances)
+            name = leases.application_name(self._holder)
+            pool = await create_pool(dsn, application_name=name, min_size=1, max_size=size)
+            stack.push_async_callback(_close_pool, pool)
+            async with pool.acquire() as connection:
+                await migrate.require_head(connection)
+            if self._settings.http is not None:
+                await stack.enter_async_context(self._listen(self._settings.http, pool))
+            systemd.notify("READY=1", "STATUS=starting")
+            self.ready.set()
+            log.info("started", version=syncd.__version__, pid=os.getpid(), instances=[i.name for i in self._settings.instances])
+            async with asyncio.TaskGroup() as tasks:
+                beat = tasks.create_task(self._log_metrics())
+                workers = [tasks.create_task(self._work_for(instance, dsn, pool)) for instance in self._settings.instances]
+                await self._stop.wait()
+                systemd.notify("STOPPING=1", "STATUS=stopping")
+                beat.cancel()
+                _, late = await asyncio.wait(workers, timeout=DRAIN)
+                for worker in late:
+                    worker.cancel()
+        log.info("stopped")
+
+    async def _work_for(self, instance: Instance, dsn: str, pool: leases.Pool) -> None:
+        """Hold the instance's lease and run its flows; lose it, and stand by again."""
+        while not self._stop.is_set():
+            try:
+                await self._hold_lease(instance, dsn, pool)
+            except* LeaseLost:
+                log.error("lease_lost", instance=instance.name, remedy="another daemon works for this instance now; standing by")
+            except* (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as group:
+                log.warning("database_fault", instance=instance.name, error=loop.describe_error(_first(group)))
+            self.metrics.lease(instance.name, held=False)
+            await self._pause(STANDBY_LOOK)
+
+    async def _hold_lease(self, instance: Instance, dsn: str, pool: leases.Pool) -> None:
+        connection = await asyncpg.connect(dsn, server_settings={"application_name": leases.application_name(self._holder)})
+        try:
+            lease = await self._stand_by(instance, connection, pool)
+            if lease is None:
+                return
+            self.metrics.lease(instance.name, held=True)
+            log.info("lease_taken", instance=instance.name, epoch=lease.epoch)
+            async with asyncio.TaskGroup() as tasks:
+                beat = tasks.create_task(self._heartbeat(lease, connection))
+                flows = [tasks.create_task(self._run_flows(instance, lease))]
+                await asyncio.wait((beat, *flows), return_when=asyncio.FIRST_COMPLETED)
+                beat.cancel()
+        finally:
+            connection.terminate()
+
+    async def _stand_by(self, instance: Instance, connection: leases.Connection, pool: leases.Pool) -> Lease | None:
+        """Wait for the lease; None when stopped first."""
+        while not self._stop.is_set():
+            lease = await leases.acquire(connection, pool, instance.name, self._holder, SILENCE)
+            if lease is not None:
+                self._standby.discard(instance.name)
+                self._tell()
+                return lease
+            if instance.name not in self._standby:
+                holder = await leases.current_holder(connection, instance.name)
+                self._standby.add(instance.name)
+                self._tell()
+                log.info("standby", instance=instance.name, holder=f"pid {holder.pid} on {holder.host}" if holder else "unknown")
+            self._last_progress = time.monotonic()
+            await self._pause(STANDBY_LOOK)
+        return None
+
+    async def _heartbeat(self, lease: Lease, connection: leases.Connection) -> None:
+        while True:
+            await asyncio.wait_for(lease.heartbeat(connection), SILENCE)
+            await asyncio.sleep(HEARTBEAT)
+
+    async def _run_flows(self, instance: Instance, lease: Lease) -> None:
+        await self._register(instance, lease)
+        async with open_wire(instance, self._clock, Ledger(instance.name, lease.pool), self.metrics) as wire, asyncio.TaskGroup() as tasks:
+            for flow in self._build(instance, lease, wire):
+                tasks.create_task(loop.run(flow, self._clock, self._stop, self._note_progress, self._jitter))
+
+    def _build(self, instance: Instance, lease: Lease, wire: Wire) -> Sequence[Flow]:
+        name, limits, clock, metrics, jitter = instance.name, instance.limits, self._clock, self.metrics, self._jitter
+        flows: list[Flow] = [Sweep(name, instance.pushes, lease, clock), Answer(instance, wire, lease, clock)]
+        if wire.soap is not None:
+            rest = wire.rest
+            dictionaries = Dictionaries((lambda: describe(rest)) if rest else None, clock)
+            for pull in instance.pulls:
+                shared = PullShared()
+                flows += [
+                    PullStream(name, pull, stream, shared, wire.soap, dictionaries.soap, lease, clock, metrics, jitter)
+                    for stream in range(pull.streams)
+                ]
+        if wire.imports is not None and instance.pushes:
+            flows += [
+                Packer(name, instance.pushes, limits, lease, clock, metrics),
+                Submitter(name, instance.pushes, limits, wire.imports, lease, clock, metrics, jitter),
+                Settler(name, instance.pushes, limits, wire.imports, lease, clock, metrics, jitter),
+            ]
+        return flows
+
+    async def _register(self, instance: Instance, lease: Lease) -> None:
+        """Write down what the configuration asks for, and what a daemon before us left half done."""
+        now = self._clock.now()
+        async with lease.transaction() as connection:
+            for job_id in await imports.orphaned(connection, instance.name):
+                log.warning("import_unconfirmed", instance=instance.name, job=job_id, fault="the daemon before ended amid its submission")
+            await pushes.register(connection, instance.name, [push.name for push in instance.pushes])
+            for pull in instance.pulls:
+                asks_anew = await cursors.register(connection, instance.name, pull.name, selector_of(pull), pull.updated_since, now)
+                if asks_anew:
+                    log.info("pull_begins_anew", instance=instance.name, pull=pull.name, reason="it asks for something else than before")
+
+    def _note_progress(self, instance: str, flow: str) -> None:
+        self._last_progress = time.monotonic()
+        self.metrics.progress(instance, flow)
+
+    def _tell(self) -> None:
+        working = len(self._settings.instances) - len(self._standby)
+        standby = f"standby for {', '.join(sorted(self._standby))}" if self._standby else ""
+        systemd.notify("STATUS=" + (standby if not working else f"working for {working} instances {standby}".strip()))
+
+    @asynccontextmanager
+    async def _listen(self, settings: Http, pool: leases.Pool) -> AsyncIterator[None]:
+        def alive() -> bool:
+            return time.monotonic() - self._last_progress < STUCK
+
+        async def ready() -> bool:
+            try:
+                return await asyncio.wait_for(pool.fetchval("SELECT true"), 5) is True
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                return False
+
+        async def snapshot() -> Mapping[str, Any]:
+            return status.as_json(await status.read(pool, self._clock.now()))
+
+        async with http.serve(settings, self.metrics, alive, ready, snapshot):
+            yield
+
+    async def _log_metrics(self) -> None:
+        while True:
+            await self._clock.sleep(self._settings.logging.metrics_every.total_seconds())
+            for name, labels, value in self.metrics.samples():
+                log.info("metrics", name=name, value=value, **labels)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait in real time, or until stopped."""
+        try:
+            await asyncio.wait_for(self._stop.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+@asynccontextmanager
+async def database(settings: Database) -> AsyncIterator[str]:
+    """The DSN of the database; an embedded one is started, migrated, and stopped at the end. Raises DatabaseUnavailable."""
+    if settings.dsn is not None:
+        yield settings.dsn.reveal()
+        return
+    assert settings.embedded is not None, "the configuration names a DSN or a directory"
+    async with EmbeddedPostgres(settings.embedded) as server:
+        await migrate.upgrade(server.dsn)
+        yield server.dsn
+
+
+async def _close_pool(pool: leases.Pool) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), 2)
+    except TimeoutError:
+        pool.terminate()
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,153 @@
+"""Tries every way to an instance that its configuration needs, by reads only, and says what to do about each that fails."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+from syncd.core.clock import Clock
+from syncd.core.faults import Fault, Nature
+from syncd.core.findings import Finding
+from syncd.core.settings import Instance, Pull, Push
+from syncd.core.values import Field
+from syncd.core.windows import floor_second
+from syncd.marketo.describe import describe
+from syncd.marketo.imports import Imports
+from syncd.marketo.rest import RestApi
+from syncd.marketo.soap import SoapApi
+from syncd.marketo.token import Token
+from syncd.marketo.wire import Wire
+
+NO_BATCH = 1  # any id will do: what is asked for is the right to ask
+SPAN = timedelta(minutes=1)
+UNDECIDED = {Nature.TRANSIENT, Nature.RATE, Nature.QUOTA, Nature.TOKEN}
+TRY_AGAIN = "run syncd check again in a while; if it stays, ask Marketo's support"
+
+
+async def probe(instance: Instance, wire: Wire, clock: Clock) -> list[Finding]:
+    """What can be found out from here, in the order in which it should be mended. Calls are charged like any others."""
+    findings: list[Finding] = []
+    path = f"instances.{instance.name}"
+    if wire.token is not None and wire.rest is not None and wire.imports is not None:
+        identity = await _identity(wire.token, path)
+        findings.append(identity)
+        if identity.ok:
+            findings += await _rest(instance, wire.rest, wire.imports, path)
+    if wire.soap is not None:
+        findings.append(await _signature(wire.soap, clock, path))
+    return findings
+
+
+async def _identity(token: Token, path: str) -> Finding:
+    what = "REST identity"
+    try:
+        await token.current()
+    except Fault as fault:
+        if fault.code == "http_401":
+            remedy = f"correct {path}.rest.client_id or client_secret: compare both with Admin > LaunchPoint, View Details"
+            return Finding(what, False, "identity refuses the client id or the client secret; REST was not tried further", remedy)
+        return Finding(what, False, f"{fault}; REST was not tried further", _remedy(fault, f"{path}.rest.endpoint (or identity)", path))
+    return Finding(what, True, "a token was given")
+
+
+async def _rest(instance: Instance, rest: RestApi, imports: Imports, path: str) -> list[Finding]:
+    findings: list[Finding] = []
+    fields: Sequence[Field] = ()
+    try:
+        fields = await describe(rest)
+        findings.append(Finding("REST describe", True, f"{len(fields)} fields"))
+    except Fault as fault:
+        remedy = _remedy(fault, f"{path}.rest.endpoint", path, "to read leads")
+        findings.append(Finding("REST describe", False, f"{fault}; names of fields were not tried", remedy))
+    if instance.pushes:
+        findings.append(await _import_status(imports, path))
+    if fields:
+        findings += [_lookup_field(push, fields, path) for push in instance.pushes]
+        findings += [_pulled_fields(pull, fields, path) for pull in instance.pulls if pull.fields]
+    return findings
+
+
+async def _import_status(imports: Imports, path: str) -> Finding:
+    """Asks for a batch that can't be ours: nobody documents the answer [unknown], so any but a refusal of rights shows the right."""
+    what = "REST bulk import"
+    try:
+        await imports.status(NO_BATCH)
+    except Fault as fault:
+        if fault.nature is Nature.CONFIGURATION:
+            return Finding(what, False, str(fault), _remedy(fault, f"{path}.rest.endpoint", path, "to read and write leads"))
+        if fault.nature in UNDECIDED:
+            return Finding(what, False, str(fault), _remedy(fault, f"{path}.rest.endpoint", path))
+        return Finding(what, True, f"asking for the status of an import is allowed (answered {fault.code})")
+    return Finding(what, True, "asking for the status of an import is allowed")
+
+
+async def _signature(soap: SoapApi, clock: Clock, path: str) -> Finding:
+    what = "SOAP signature"
+    now = floor_second(clock.now())
+    try:
+        await soap.lead_page(oldest=now - SPAN, latest=now, position=None, batch_size=1, fields=())
+    except Fault as fault:
+        if fault.code == "20014":
+            remedy = f"correct {path}.soap.user_id or encryption_key: compare both with Admin > Web Services > SOAP API"
+            return Finding(what, False, str(fault), remedy)
+        if fault.nature is Nature.SIGNATURE:
+            return Finding(what, False, f"{fault}; {_skew(fault)}", "set this machine's clock by NTP (timedatectl set-ntp true)")
+        return Finding(what, False, str(fault), _remedy(fault, f"{path}.soap.endpoint", path, "to call the SOAP API"))
+    return Finding(what, True, "getMultipleLeads accepts it")
+
+
+def _skew(fault: Fault) -> str:
+    if fault.clock_skew is None:
+        return "the server does not tell its time"
+    return f"this machine's clock is {abs(fault.clock_skew):.0f} s {'behind' if fault.clock_skew > 0 else 'ahead of'} the server's"
+
+
+def _lookup_field(push: Push, fields: Sequence[Field], path: str) -> Finding:
+    what = f"push {push.name}: lookup_field"
+    names = [field.rest.name for field in fields if field.rest]
+    if push.lookup_field in names:
+        return Finding(what, True, f"{push.lookup_field} is a field")
+    detail = f"Marketo has no field with the REST name {push.lookup_field}"
+    return Finding(what, False, detail, f"correct {path}.pushes.{push.name}.lookup_field: {_nearest(push.lookup_field, names)}")
+
+
+def _pulled_fields(pull: Pull, fields: Sequence[Field], path: str) -> Finding:
+    what = f"pull {pull.name}: fields"
+    names = [field.soap.name for field in fields if field.soap]
+    soap_name = {field.rest.name: field.soap.name for field in fields if field.rest and field.soap}
+    unknown = [name for name in pull.fields if name not in names]
+    if not unknown:
+        return Finding(what, True, f"{len(pull.fields)} fields, all there")
+    hints = [f"{name} → {soap_name[name]}" if name in soap_name else f"{name}: {_nearest(name, names)}" for name in unknown]
+    detail = f"Marketo has no field with the SOAP name {', '.join(unknown)}"
+    return Finding(what, False, detail, f"correct {path}.pulls.{pull.name}.fields: {'; '.join(hints)}")
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    by_lower = {known.lower(): known for known in names}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f"did you mean {by_lower[near[0]]}?" if near else "look up its name in Admin > Field Management"
+
+
+def _remedy(fault: Fault, endpoint: str, path: str, right: str | None = None) -> str:
+    """What to do about a fault that any exchange may meet. `right` is what the API user must be allowed to do for this one."""
+    match fault.code:
+        case "secret":
+            return "make that file readable for the user whom syncd runs as"
+        case "connect" | "url" | "redirect" | "http_404" | "garbled":
+            return f"correct {endpoint}; it must be the instance's own address, reachable from here"
+        case "timeout" | "connection":
+            return f"check {endpoint}, the firewall and {path}.network"
+        case "proxy":
+            return f"correct {path}.network.proxy"
+        case "certificate":
+            return f"correct {path}.network.ca_file or {endpoint}"
+        case "daily_calls":
+            return f"wait for the reset, or raise {path}.limits.daily_calls"
+    match fault.nature:
+        case Nature.QUOTA:
+            return "wait until midnight US Central, when Marketo's quota resets"
+        case Nature.RATE:
+            return f"run syncd check again; if it stays, lower {path}.limits: other integrations use the same allowance"
+        case Nature.CONFIGURATION if right:
+            return f"allow the API user {right}: Admin > Users & Roles, the role of that user"
+    return TRY_AGAIN

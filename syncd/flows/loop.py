@@ -1,0 +1,103 @@
+"""The one loop: tests call `step()`, the loop adds stop, backoff and progress, nothing else."""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar
+
+import asyncpg
+import structlog
+
+from syncd.core.clock import Clock
+from syncd.core.retry import backoff
+from syncd.store.leases import LeaseLost
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """The step did something: take the next one at once."""
+
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """There is nothing to do before `until`."""
+
+    until: datetime
+
+
+Outcome = Worked | Idle
+
+
+class Flow(Protocol):
+    """A story told in steps. `name` says which, for logs and metrics; `instance` whose."""
+
+    name: str
+    instance: str
+
+    async def step(self) -> Outcome:
+        """Do one whole thing; raises LeaseLost, or what the database says when it is away."""
+
+    async def close(self) -> None:
+        """Let go of what is under way and not written yet."""
+
+
+async def run(flow: Flow, clock: Clock, stop: asyncio.Event, progress: Callable[[str, str], None], jitter: random.Random) -> None:
+    """Take steps until `stop`. Trouble with the database backs off, whatever else goes wrong is a bug and ends the daemon."""
+    failures = 0
+    try:
+        while not stop.is_set():
+            try:
+                outcome = await flow.step()
+                failures = 0
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                failures += 1
+                wait = backoff(failures, jitter.random())
+                outcome = Idle(clock.now() + wait)
+                log.warning("database_fault", instance=flow.instance, flow=flow.name, error=describe_error(error), attempt=failures)
+            progress(flow.instance, flow.name)
+            if isinstance(outcome, Idle):
+                await _until(outcome.until, clock, stop)
+            else:
+                await asyncio.sleep(0)
+    finally:
+        await flow.close()
+
+
+def describe_error(error: BaseException) -> str:
+    """An error of the database in one line, without the row it was about (DETAIL may hold personal data)."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+
+
+async def _until(moment: datetime, clock: Clock, stop: asyncio.Event) -> None:
+    seconds = (moment - clock.now()).total_seconds()
+    sleeping = asyncio.ensure_future(clock.sleep(max(0.0, seconds)))
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((sleeping, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        sleeping.cancel()
+        stopping.cancel()
+
+
+async def shielded(write: Coroutine[Any, Any, T]) -> T:
+    """Finish a write of state even when cancelled, and only then be cancelled: what Marketo said must not be forgotten."""
+    task = asyncio.ensure_future(write)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
+
+
+SECOND = timedelta(seconds=1)
+"""How often a flow that waits for others' rows looks for them: NOTIFY would halve the writers' commits (decisions.md)."""
+
+__all__ = ["SECOND", "Flow", "Idle", "LeaseLost", "Outcome", "Worked", "describe_error", "run", "shielded"]

@@ -1,0 +1,233 @@
+"""Out: pending changes are packed into chunks, and chunks submitted within the slots."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from hashlib import sha256
+
+import structlog
+
+from syncd.core.clock import Clock
+from syncd.core.faults import Fault, Nature
+from syncd.core.pack import Target, pack
+from syncd.core.polling import gap, median
+from syncd.core.retry import SLOW_RETRY, backoff, decide
+from syncd.core.settings import Limits, Push
+from syncd.core.slots import wanted_in_flight
+from syncd.core.states import IN_QUEUE
+from syncd.flows.loop import SECOND, Idle, Outcome, Worked, shielded
+from syncd.marketo.imports import Imports, Submitted, envelope_bytes
+from syncd.ops.metrics import Metrics
+from syncd.store import chunks, imports, outbox, pushes
+from syncd.store.chunks import Chunk
+from syncd.store.leases import Lease
+
+log = structlog.get_logger()
+
+CLAIM = 20_000
+"""Rows of one claim at most: bounds its memory, and how long its transaction lasts, at any backlog."""
+
+PROBE_AFTER = timedelta(seconds=5)
+PROBE_AT_MOST_AFTER = timedelta(seconds=30)
+LIST_BUSY_FOR = timedelta(seconds=30)
+PASSING = frozenset({Nature.TRANSIENT, Nature.TOKEN, Nature.RATE, Nature.QUOTA})
+
+
+class Packer:
+    """Claims pending changes into chunks and seals those that are full or old enough, push after push."""
+
+    name = "pack"
+
+    def __init__(self, instance: str, settings: Sequence[Push], limits: Limits, lease: Lease, clock: Clock, metrics: Metrics) -> None:
+        self.instance = instance
+        self._pushes = settings
+        self._lease = lease
+        self._clock = clock
+        self._metrics = metrics
+        # Packing further ahead than the slots can use would only freeze cells that later changes could still be merged with.
+        self._sealed_ahead = 2 * limits.import_slots
+
+    async def step(self) -> Outcome:
+        """One claim of each push that has room ahead."""
+        running = await pushes.running(self._lease.pool, self.instance)
+        worked = 0
+        for push in self._pushes:
+            if push.name in running:
+                worked += await self._pack(push)
+        return Worked(worked) if worked else Idle(self._clock.now() + SECOND)
+
+    async def close(self) -> None:
+        """Nothing is under way between two steps."""
+
+    async def _pack(self, push: Push) -> int:
+        waiting = await chunks.counts(self._lease.pool, self.instance, push.name)
+        now = self._clock.now()
+        worked = 0
+        if waiting.sealed < self._sealed_ahead:
+            worked = await self._claim(push, now)
+        if waiting.oldest_open_at is not None and waiting.oldest_open_at + push.flush_after <= now:
+            async with self._lease.transaction() as connection:
+                for chunk_id in await chunks.old_open(connection, self.instance, push.name, now - push.flush_after):
+                    worked += await chunks.seal(connection, chunk_id, now) is not None
+        return worked
+
+    async def _claim(self, push: Push, now: datetime) -> int:
+        target = Target(push.lookup_field, push.format, push.max_body_bytes, envelope_bytes(push.format))
+        async with self._lease.transaction() as connection:
+            seen = await outbox.claimable(connection, self.instance, push, CLAIM)
+            if not seen.changes:
+                return 0
+            packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, seen.open_chunks, target)
+            for chunk_id in await outbox.claim(connection, self.instance, push, packing, now):
+                await chunks.seal(connection, chunk_id, now)
+        self._metrics.claimed(self.instance, push.name, packing)
+        return len(seen.changes) - len(packing.left)
+
+
+class Submitter:
+    """Gives sealed chunks to Marketo's import queue, as many as keep its workers busy."""
+
+    name = "submit"
+
+    def __init__(
+        self,
+        instance: str,
+        settings: Sequence[Push],
+        limits: Limits,
+        api: Imports,
+        lease: Lease,
+        clock: Clock,
+        metrics: Metrics,
+        jitter: random.Random,
+    ) -> None:
+        self.instance = instance
+        self._pushes = {push.name: push for push in settings}
+        self._limits = limits
+        self._api = api
+        self._lease = lease
+        self._clock = clock
+        self._metrics = metrics
+        self._jitter = jitter
+        self._not_before: datetime | None = None
+        self._refusals = 0  # 1016s in a row
+        self._faults = 0  # other passing faults in a row
+        self._log = log.bind(instance=instance)
+
+    async def step(self) -> Outcome:
+        """Submit one chunk; or wait until there is one, and room for it."""
+        now = self._clock.now()
+        if self._not_before is not None and now < self._not_before:
+            return Idle(self._not_before)
+        if await self._room() <= 0:
+            return Idle(now + SECOND)
+        async with self._lease.transaction() as connection:
+            chunk = await chunks.next_sealed(connection, self.instance, now, smallest=self._refusals > 0)
+        if chunk is None:
+            return Idle(now + SECOND)
+        return await self._submit(chunk)
+
+    async def close(self) -> None:
+        """Nothing is under way between two steps."""
+
+    async def _room(self) -> int:
+        jobs = await imports.live(self._lease.pool, self.instance)
+        in_flight = sum(job.state in IN_QUEUE for job in jobs)
+        runs = await imports.recent_runs(self._lease.pool, self.instance)
+        look_gap = max((gap(push.poll, median(runs)) for push in self._pushes.values()), default=timedelta())
+        return wanted_in_flight(self._limits, look_gap, min(runs, default=None)) - in_flight
+
+    async def _submit(self, chunk: Chunk) -> Outcome:
+        body = await chunks.render(self._lease.pool, chunk.id)
+        if await asyncio.to_thread(lambda: sha256(body).digest()) != chunk.sha256:
+            return await self._dissolve(chunk)
+        async with self._lease.transaction() as connection:
+            job_id = await imports.start(connection, chunk, self._clock.now())
+        if job_id is None:
+            return Worked(0)
+        try:
+            submitted = await self._api.submit(
+                [body],
+                sha256=chunk.sha256.hex(),
+                format=chunk.format,
+                lookup_field=chunk.lookup_field,
+                list_id=chunk.list_id,
+                partition=chunk.partition,
+            )
+        except Fault as fault:
+            self._metrics.fault(self.instance, fault)
+            return await shielded(self._met(fault, chunk, job_id))
+        return await shielded(self._accepted(submitted, chunk, job_id))
+
+    async def _accepted(self, submitted: Submitted, chunk: Chunk, job_id: int) -> Outcome:
+        now = self._clock.now()
+        async with self._lease.transaction() as connection:
+            await imports.to_answered(connection, job_id, submitted.batch_id, submitted.status, submitted.request_id, now)
+        self._refusals = self._faults = 0
+        self._not_before = None
+        self._log.info(
+            "import_submitted",
+            push=chunk.push,
+            job=job_id,
+            batch=submitted.batch_id,
+            rows=chunk.row_count,
+            bytes=chunk.byte_count,
+            request_id=submitted.request_id,
+        )
+        return Worked(chunk.row_count)
+
+    async def _dissolve(self, chunk: Chunk) -> Outcome:
+        """Never send what differs from what was sealed: the rows may have been touched by hand."""
+        async with self._lease.transaction() as connection:
+            await chunks.dissolve(connection, chunk.id, "its chunk no longer rendered to the bytes that were sealed", self._clock.now())
+        self._log.warning("chunk_dissolved", push=chunk.push, chunk=chunk.id, reason="its file differs from what was sealed")
+        return Worked(0)
+
+    async def _met(self, fault: Fault, chunk: Chunk, job_id: int) -> Outcome:
+        """What a failed POST leaves behind, by whether Marketo may have acted on it (architecture.md, import job)."""
+        now = self._clock.now()
+        message = str(fault)
+        bound = self._log.bind(push=chunk.push, job=job_id, fault=message)
+        if fault.executed is None:
+            async with self._lease.transaction() as connection:
+                await imports.to_unconfirmed(connection, job_id, message)
+            bound.warning("import_unconfirmed", rows=chunk.row_count)
+            return self._back_off(fault, now)
+        async with self._lease.transaction() as connection:
+            await imports.to_refused(connection, job_id, message)
+            if fault.nature is Nature.TOO_LARGE and chunk.row_count == 1:
+                await imports.end_changes(connection, chunk.id, job_id, {}, "rejected", now, reason=message)
+                await chunks.to_done(connection, chunk.id, now)
+            elif fault.nature is Nature.TOO_LARGE:
+                ordinals = [row.ordinal for row in await chunks.sent_rows(self._lease.pool, chunk)]
+                await chunks.to_split(connection, chunk.id, ordinals, None, now)
+            else:
+                await chunks.to_sealed(connection, chunk.id, now + LIST_BUSY_FOR if fault.nature is Nature.LIST_BUSY else None)
+                if fault.nature not in PASSING | {Nature.NO_SLOT, Nature.LIST_BUSY}:
+                    await pushes.block(connection, self.instance, chunk.push, now + SLOW_RETRY, message)
+        match fault.nature:
+            case Nature.NO_SLOT:
+                return self._give_way(now)
+            case Nature.LIST_BUSY | Nature.TOO_LARGE:
+                bound.info("import_refused")
+                return Worked(0)
+            case nature if nature in PASSING:
+                bound.info("import_refused")
+                return self._back_off(fault, now)
+            case _:
+                bound.error("push_blocked", retry_at=(now + SLOW_RETRY).isoformat())
+                return Worked(0)
+
+    def _give_way(self, now: datetime) -> Outcome:
+        """The queue is full (1016): probe again soon, with the smallest chunk, and less and less often."""
+        self._refusals += 1
+        wait = min(PROBE_AFTER * (1 << min(self._refusals - 1, 8)), PROBE_AT_MOST_AFTER)
+        self._not_before = now + wait * (0.75 + self._jitter.random() / 2)
+        self._log.info("queue_full", refusals=self._refusals, again_at=self._not_before.isoformat())
+        return Idle(self._not_before)
+
+    def _back_off(self, fault: Fault, now: datetime) -> Outcome:
+        self._faults += 1
+        decision = decide(fault, self._faults, now, self._jitter.random())
+        self._not_before = decision.at if fault.nature is Nature.QUOTA else now + backoff(self._faults, self._jitter.random())
+        return Idle(self._not_before)

@@ -1,0 +1,37 @@
+"""Logs: one line an event, with fixed names; json, logfmt or console."""
+
+import logging
+import sys
+from typing import TextIO
+
+import orjson
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from syncd.core.clock import Clock
+from syncd.core.settings import Logging
+
+
+def configure(settings: Logging, clock: Clock, out: TextIO = sys.stderr) -> None:
+    """Send the process's events to `out`, stamped by `clock` (UTC)."""
+
+    def stamp(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        event["time"] = clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return event
+
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, stamp, structlog.processors.format_exc_info, _renderer(settings, out)],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.level.upper())),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _renderer(settings: Logging, out: TextIO) -> Processor:
+    match settings.format:
+        case "json":
+            return structlog.processors.JSONRenderer(serializer=lambda event, **_: orjson.dumps(event, default=str).decode())
+        case "logfmt":
+            return structlog.processors.LogfmtRenderer(key_order=["time", "level", "event"], sort_keys=True)
+        case "console":
+            return structlog.dev.ConsoleRenderer(colors=out.isatty(), timestamp_key="time")

@@ -1,0 +1,76 @@
+"""What syncd counts, by Prometheus' naming rules; served at /metrics and written to the log every `metrics_every`."""
+
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from syncd.core.faults import Fault
+from syncd.core.observe import Service
+from syncd.core.pack import Packing
+
+
+class Metrics:
+    """The counters of one daemon, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        by_pull, by_push = ("instance", "pull"), ("instance", "push")
+        self._pages = Counter("syncd_pages", "Pages of leads written", by_pull, registry=self.registry)
+        self._seen = Counter("syncd_leads_seen", "Leads that pages brought", by_pull, registry=self.registry)
+        self._changed = Counter(
+            "syncd_leads_changed", "Leads written to the mirror: created, or changed", (*by_pull, "kind"), registry=self.registry
+        )
+        self._changes = Counter("syncd_changes", "Rows of changes by what became of them", (*by_push, "outcome"), registry=self.registry)
+        self._calls = Counter("syncd_api_calls", "Exchanges with Marketo", ("instance", "api", "endpoint", "code"), registry=self.registry)
+        self._seconds = Histogram(
+            "syncd_api_call_seconds",
+            "How long exchanges took",
+            ("instance", "api", "endpoint"),
+            registry=self.registry,
+            buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+        )
+        self._faults = Counter("syncd_faults", "Faults that a flow had to act on", ("instance", "nature", "code"), registry=self.registry)
+        self._holder = Gauge("syncd_lease_held", "1 while this daemon works for the instance", ("instance",), registry=self.registry)
+        self._progress = Counter("syncd_steps", "Steps taken", ("instance", "flow"), registry=self.registry)
+
+    def page(self, instance: str, pull: str, seen: int, created: int, changed: int) -> None:
+        """A page was written."""
+        self._pages.labels(instance, pull).inc()
+        self._seen.labels(instance, pull).inc(seen)
+        self._changed.labels(instance, pull, "created").inc(created)
+        self._changed.labels(instance, pull, "changed").inc(changed)
+
+    def claimed(self, instance: str, push: str, packing: Packing) -> None:
+        """Changes ended, or were set aside, before they came into a chunk."""
+        for _, state, _ in packing.ended:
+            self._changes.labels(instance, push, state).inc()
+        self._changes.labels(instance, push, "parked").inc(len(packing.parked))
+
+    def settled(self, instance: str, push: str, counts: Mapping[str, int]) -> None:
+        """A job's rows got their ends."""
+        for outcome, count in counts.items():
+            self._changes.labels(instance, push, outcome).inc(count)
+
+    def exchange(self, instance: str, service: Service, endpoint: str, code: str, seconds: float) -> None:
+        """One exchange ended (core/observe.py)."""
+        self._calls.labels(instance, service, endpoint, code).inc()
+        self._seconds.labels(instance, service, endpoint).observe(seconds)
+
+    def fault(self, instance: str, fault: Fault) -> None:
+        """A flow met a fault."""
+        self._faults.labels(instance, fault.nature.value, fault.code).inc()
+
+    def lease(self, instance: str, held: bool) -> None:
+        """The lease was won or lost."""
+        self._holder.labels(instance).set(held)
+
+    def progress(self, instance: str, flow: str) -> None:
+        """A flow took a step."""
+        self._progress.labels(instance, flow).inc()
+
+    def samples(self) -> Iterator[tuple[str, Mapping[str, str], float]]:
+        """Every sample as /metrics would show it, buckets and creation times aside."""
+        for metric in self.registry.collect():
+            for sample in metric.samples:
+                if not sample.name.endswith(("_bucket", "_created")):
+                    yield sample.name, sample.labels, sample.value

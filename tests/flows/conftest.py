@@ -1,0 +1,199 @@
+"""A daemon's flows taken apart: real Postgres, the simulator over real HTTP, and time that passes only when a test says so."""
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from syncd.core.settings import Instance, Limits, Poll, Pull, Push, Rest, Secret, Soap
+from syncd.flows.dictionary import Dictionaries
+from syncd.flows.loop import Flow, Idle
+from syncd.flows.pull import PullShared, PullStream, selector_of
+from syncd.flows.push import Packer, Submitter
+from syncd.flows.settle import Settler
+from syncd.flows.sweep import Sweep
+from syncd.marketo.describe import describe
+from syncd.marketo.wire import open_wire
+from syncd.ops.clock import ManualClock
+from syncd.ops.metrics import Metrics
+from syncd.simulator import Credentials, Simulator, SimulatorSettings
+from syncd.simulator import Limits as MarketoLimits
+from syncd.store import cursors, imports, leases, pushes
+from syncd.store.leases import Lease
+from syncd.store.usage import Ledger
+
+FIELDS = ("FirstName", "LastName", "Email", "Company", "LeadScore")
+PULL = Pull(
+    "people",
+    "soap",
+    datetime(2026, 2, 1, tzinfo=UTC),
+    FIELDS,
+    every=timedelta(minutes=5),
+    batch_size=50,
+    streams=1,
+    window=timedelta(days=10),
+)
+PUSH = Push("contacts", flush_after=timedelta(seconds=10), poll=Poll(timedelta(seconds=5), timedelta(seconds=30)))
+
+
+@dataclass
+class House:
+    """One instance's flows, as the daemon builds them. `restart` forgets all that a process would forget."""
+
+    pool: asyncpg.Pool
+    clock: ManualClock
+    simulator: Simulator
+    instance: Instance
+    metrics: Metrics = field(default_factory=Metrics)
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    flows: list[Flow] = field(default_factory=list)
+
+    async def start(self) -> None:
+        self.stack = AsyncExitStack()
+        connection = await self.pool.acquire()
+        self.stack.push_async_callback(self.pool.release, connection)
+        lease = await leases.acquire(connection, self.pool, self.instance.name, uuid4(), 15)
+        assert lease is not None
+        self.stack.push_async_callback(leases.release, connection, self.instance.name)
+        wire = await self.stack.enter_async_context(
+            open_wire(self.instance, self.clock, Ledger(self.instance.name, self.pool), self.metrics)
+        )
+        await self._register(lease)
+        name, limits, jitter = self.instance.name, self.instance.limits, random.Random(1)
+        self.flows = [Sweep(name, self.instance.pushes, lease, self.clock)]
+        rest = wire.rest
+        assert rest is not None
+        assert wire.imports is not None
+        assert wire.soap is not None
+        dictionaries = Dictionaries(lambda: describe(rest), self.clock)
+        for pull in self.instance.pulls:
+            shared = PullShared()
+            self.flows += [
+                PullStream(name, pull, n, shared, wire.soap, dictionaries.soap, lease, self.clock, self.metrics, jitter)
+                for n in range(pull.streams)
+            ]
+        if self.instance.pushes:
+            settings = self.instance.pushes
+            self.flows += [
+                Packer(name, settings, limits, lease, self.clock, self.metrics),
+                Submitter(name, settings, limits, wire.imports, lease, self.clock, self.metrics, jitter),
+                Settler(name, settings, limits, wire.imports, lease, self.clock, self.metrics, jitter),
+            ]
+
+    async def _register(self, lease: Lease) -> None:
+        now = self.clock.now()
+        async with lease.transaction() as connection:
+            await imports.orphaned(connection, self.instance.name)
+            await pushes.register(connection, self.instance.name, [push.name for push in self.instance.pushes])
+            for pull in self.instance.pulls:
+                await cursors.register(connection, self.instance.name, pull.name, selector_of(pull), pull.updated_since, now)
+
+    async def stop(self) -> None:
+        for flow in self.flows:
+            await flow.close()
+        self.flows = []
+        await self.stack.aclose()
+
+    async def restart(self, **changes: object) -> None:
+        """End as a crash would, as far as the database can see, and start anew, with other settings where told."""
+        await self.stop()
+        self.instance = replace(self.instance, **changes)  # type: ignore[arg-type]
+        await self.start()
+
+    async def run(self, seconds: float, until: Callable[[], Awaitable[bool]] | None = None) -> None:
+        """Let `seconds` of virtual time pass: each flow steps until it is idle, then time moves to what is due next."""
+        end = self.clock.now() + timedelta(seconds=seconds)
+        wake: dict[int, datetime] = {}
+        while self.clock.now() < end and not (until and await until()):
+            for number, flow in enumerate(self.flows):
+                if wake.get(number, self.clock.now()) > self.clock.now():
+                    continue
+                outcome = await flow.step()
+                self.clock.advance(0.3)  # never more calls in 20 s than the limiter lets through without waiting
+                if isinstance(outcome, Idle):
+                    wake[number] = outcome.until
+                else:
+                    wake.pop(number, None)
+            if len(wake) == len(self.flows):
+                pause = (min(*wake.values(), end) - self.clock.now()).total_seconds()
+                self.clock.advance(max(pause, 0.0))
+
+    async def all_ended(self) -> bool:
+        return await self.pool.fetchval("SELECT NOT EXISTS (SELECT FROM syncd.outbox)") is True
+
+    async def a_job_exists(self) -> bool:
+        return await self.pool.fetchval("SELECT EXISTS (SELECT FROM syncd.import_job)") is True
+
+    async def enqueue(self, *changes: tuple[str, str]) -> list[int]:
+        return [await self.pool.fetchval("SELECT syncd.enqueue('acme', 'contacts', $1, $2)", *change) for change in changes]
+
+    async def states(self) -> dict[str, int]:
+        rows = await self.pool.fetch("SELECT state, count(*) AS n FROM syncd.change GROUP BY 1")
+        return {row["state"]: row["n"] for row in rows}
+
+    async def fate(self, change_id: int) -> tuple[str, str | None]:
+        row = await self.pool.fetchrow("SELECT state, reason FROM syncd.change WHERE id = $1", change_id)
+        assert row is not None
+        return row["state"], row["reason"]
+
+    async def job_states(self) -> list[str]:
+        return [row["state"] for row in await self.pool.fetch("SELECT state FROM syncd.import_job ORDER BY id")]
+
+
+class Build(Protocol):
+    async def __call__(
+        self,
+        pulls: Sequence[Pull] = (),
+        pushes: Sequence[Push] = (),
+        limits: Limits | None = None,
+        marketo: MarketoLimits | None = None,
+        **simulated: object,
+    ) -> House:
+        """Build a house for a simulator of those settings, and start it."""
+
+
+@pytest.fixture
+async def house(pool: asyncpg.Pool, manual_clock: ManualClock) -> AsyncIterator[Build]:
+    """What builds houses, and takes them down at the end of the test."""
+    manual_clock.speed = 1e6  # aiolimiter counts real seconds: let it pass what virtual time has room for
+    built: list[tuple[House, Simulator]] = []
+
+    async def build(
+        pulls: Sequence[Pull] = (),
+        pushes: Sequence[Push] = (),
+        limits: Limits | None = None,
+        marketo: MarketoLimits | None = None,
+        **simulated: object,
+    ) -> House:
+        simulated["limits"] = marketo or MarketoLimits()
+        settings = SimulatorSettings(**{"leads": 300, "updated_since": datetime(2026, 2, 1, tzinfo=UTC), **simulated})  # type: ignore[arg-type]
+        simulator = Simulator(settings, manual_clock)
+        await simulator.start()
+        instance = instance_of(simulator, settings.credentials, pulls, pushes, limits or Limits(calls_per_20s=100))
+        house = House(pool, manual_clock, simulator, instance)
+        built.append((house, simulator))
+        await house.start()
+        return house
+
+    yield build
+    for house, simulator in built:
+        await house.stop()
+        await simulator.stop()
+
+
+def instance_of(simulator: Simulator, credentials: Credentials, pulls: Sequence[Pull], pushes: Sequence[Push], limits: Limits) -> Instance:
+    endpoint = simulator.rest_endpoint
+    return Instance(
+        "acme",
+        Rest(endpoint, f"{endpoint}/identity", Secret(credentials.client_id), Secret(credentials.client_secret)),
+        Soap(simulator.soap_endpoint, credentials.soap_user_id, Secret(credentials.encryption_key)),
+        limits=limits,
+        pulls=tuple(pulls),
+        pushes=tuple(pushes),
+    )
