@@ -93,7 +93,7 @@ class Daemon:
                 await self._hold_lease(instance, dsn, pool)
             except* LeaseLost:
                 log.error("lease_lost", instance=instance.name, remedy="another daemon works for this instance now; standing by")
-            except* (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as group:
+            except* loop.DATABASE_FAULTS as group:
                 log.warning("database_fault", instance=instance.name, error=loop.describe_error(_first(group)))
             self.metrics.lease(instance.name, held=False)
             await self._pause(STANDBY_LOOK)
@@ -191,7 +191,7 @@ class Daemon:
         async def ready() -> bool:
             try:
                 return await asyncio.wait_for(pool.fetchval("SELECT true"), 5) is True
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            except loop.DATABASE_FAULTS:
                 return False
 
         async def snapshot() -> Mapping[str, Any]:

@@ -1,5 +1,6 @@
 """Tries every way to an instance that its configuration needs, by reads only, and says what to do about each that fails."""
 
+import asyncio
 import difflib
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -25,16 +26,24 @@ TRY_AGAIN = "run syncd check again in a while; if it stays, ask Marketo's suppor
 
 async def probe(instance: Instance, wire: Wire, clock: Clock) -> list[Finding]:
     """What can be found out from here, in the order in which it should be mended. Calls are charged like any others."""
-    findings: list[Finding] = []
     path = f"instances.{instance.name}"
-    if wire.token is not None and wire.rest is not None and wire.imports is not None:
-        identity = await _identity(wire.token, path)
-        findings.append(identity)
-        if identity.ok:
-            findings += await _rest(instance, wire.rest, wire.imports, path)
-    if wire.soap is not None:
-        findings.append(await _signature(wire.soap, clock, path))
-    return findings
+    # Beside a daemon's own calls each of ours waits for its turn: together they wait once.
+    async with asyncio.TaskGroup() as tasks:
+        rest = tasks.create_task(_rest(instance, wire, path))
+        soap = tasks.create_task(_soap(wire, clock, path))
+    return [*rest.result(), *soap.result()]
+
+
+async def _rest(instance: Instance, wire: Wire, path: str) -> list[Finding]:
+    if wire.token is None or wire.rest is None or wire.imports is None:
+        return []
+    identity = await _identity(wire.token, path)
+    if not identity.ok:
+        return [identity]
+    async with asyncio.TaskGroup() as tasks:
+        described = tasks.create_task(_describe(instance, wire.rest, path))
+        asked = tasks.create_task(_import_status(wire.imports, path)) if instance.pushes else None
+    return [identity, *([asked.result()] if asked else []), *described.result()]
 
 
 async def _identity(token: Token, path: str) -> Finding:
@@ -49,21 +58,18 @@ async def _identity(token: Token, path: str) -> Finding:
     return Finding(what, True, "a token was given")
 
 
-async def _rest(instance: Instance, rest: RestApi, imports: Imports, path: str) -> list[Finding]:
-    findings: list[Finding] = []
-    fields: Sequence[Field] = ()
+async def _describe(instance: Instance, rest: RestApi, path: str) -> list[Finding]:
+    what = "REST describe"
     try:
         fields = await describe(rest)
-        findings.append(Finding("REST describe", True, f"{len(fields)} fields"))
     except Fault as fault:
         remedy = _remedy(fault, f"{path}.rest.endpoint", path, "to read leads")
-        findings.append(Finding("REST describe", False, f"{fault}; names of fields were not tried", remedy))
-    if instance.pushes:
-        findings.append(await _import_status(imports, path))
-    if fields:
-        findings += [_lookup_field(push, fields, path) for push in instance.pushes]
-        findings += [_pulled_fields(pull, fields, path) for pull in instance.pulls if pull.fields]
-    return findings
+        return [Finding(what, False, f"{fault}; names of fields were not tried", remedy)]
+    return [
+        Finding(what, True, f"{len(fields)} fields"),
+        *(_lookup_field(push, fields, path) for push in instance.pushes),
+        *(_pulled_fields(pull, fields, path) for pull in instance.pulls if pull.fields),
+    ]
 
 
 async def _import_status(imports: Imports, path: str) -> Finding:
@@ -78,6 +84,10 @@ async def _import_status(imports: Imports, path: str) -> Finding:
             return Finding(what, False, str(fault), _remedy(fault, f"{path}.rest.endpoint", path))
         return Finding(what, True, f"asking for the status of an import is allowed (answered {fault.code})")
     return Finding(what, True, "asking for the status of an import is allowed")
+
+
+async def _soap(wire: Wire, clock: Clock, path: str) -> list[Finding]:
+    return [] if wire.soap is None else [await _signature(wire.soap, clock, path)]
 
 
 async def _signature(soap: SoapApi, clock: Clock, path: str) -> Finding:

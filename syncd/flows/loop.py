@@ -12,11 +12,13 @@ import structlog
 
 from syncd.core.clock import Clock
 from syncd.core.retry import backoff
-from syncd.store.leases import LeaseLost
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
+
+DATABASE_FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""What comes of a database that is away, or ends our sessions: asyncpg's internal error is how some of its reads notice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ async def run(flow: Flow, clock: Clock, stop: asyncio.Event, progress: Callable[
             try:
                 outcome = await flow.step()
                 failures = 0
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except DATABASE_FAULTS as error:
                 failures += 1
                 wait = backoff(failures, jitter.random())
                 outcome = Idle(clock.now() + wait)
@@ -99,5 +101,3 @@ async def shielded(write: Coroutine[Any, Any, T]) -> T:
 
 SECOND = timedelta(seconds=1)
 """How often a flow that waits for others' rows looks for them: NOTIFY would halve the writers' commits (decisions.md)."""
-
-__all__ = ["SECOND", "Flow", "Idle", "LeaseLost", "Outcome", "Worked", "describe_error", "run", "shielded"]
