@@ -94,10 +94,13 @@ class PullStream:
         try:
             dictionary = await self._dictionary()
             page = await walk.pages.next()
+            self._faults = 0
+            return await self._write(walk, page, dictionary)
         except Fault as fault:
             return await self._met(fault, walk)
-        self._faults = 0
-        return await self._write(walk, page, dictionary)
+        except Exception:
+            await self.close()  # the page was not written: whoever walks on does so from what the database has
+            raise
 
     async def close(self) -> None:
         """Discard the pages that were asked for and not written."""
