@@ -2,9 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from hashlib import sha256
+from typing import Any
 
 import structlog
 
@@ -16,7 +18,7 @@ from syncd.core.retry import SLOW_RETRY, backoff, decide
 from syncd.core.settings import Limits, Push
 from syncd.core.slots import wanted_in_flight
 from syncd.core.states import IN_QUEUE
-from syncd.flows.loop import SECOND, Idle, Outcome, Worked, shielded
+from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, Outcome, Worked, describe_error, shielded
 from syncd.marketo.imports import Imports, Submitted, envelope_bytes
 from syncd.ops.metrics import Metrics
 from syncd.store import chunks, imports, outbox, pushes
@@ -112,10 +114,13 @@ class Submitter:
         self._not_before: datetime | None = None
         self._refusals = 0  # 1016s in a row
         self._faults = 0  # other passing faults in a row
+        self._unwritten: Callable[[], Coroutine[Any, Any, Outcome]] | None = None  # what became of the last POST
         self._log = log.bind(instance=instance)
 
     async def step(self) -> Outcome:
         """Submit one chunk; or wait until there is one, and room for it."""
+        if self._unwritten is not None:
+            return await self._write(self._unwritten)
         now = self._clock.now()
         if self._not_before is not None and now < self._not_before:
             return Idle(self._not_before)
@@ -156,8 +161,19 @@ class Submitter:
             )
         except Fault as fault:
             self._metrics.fault(self.instance, fault)
-            return await shielded(self._met(fault, chunk, job_id))
-        return await shielded(self._accepted(submitted, chunk, job_id))
+            return await self._write(partial(self._met, fault, chunk, job_id))
+        except DATABASE_FAULTS as error:
+            # The ledger of calls could not be asked, so that nothing was sent.
+            unsent = Fault(Nature.TRANSIENT, "database", describe_error(error), "import", executed=False)
+            return await self._write(partial(self._met, unsent, chunk, job_id))
+        return await self._write(partial(self._accepted, submitted, chunk, job_id))
+
+    async def _write(self, write: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
+        """Write what became of a POST; should the database be away, the next step tries again, for nobody else knows it."""
+        self._unwritten = write
+        outcome = await shielded(write())
+        self._unwritten = None
+        return outcome
 
     async def _accepted(self, submitted: Submitted, chunk: Chunk, job_id: int) -> Outcome:
         now = self._clock.now()

@@ -110,7 +110,7 @@ class House:
         """Let `seconds` of virtual time pass: each flow steps until it is idle, then time moves to what is due next."""
         end = self.clock.now() + timedelta(seconds=seconds)
         wake: dict[int, datetime] = {}
-        while self.clock.now() < end and not (until and await until()):
+        while self.clock.now() < end:
             for number, flow in enumerate(self.flows):
                 if wake.get(number, self.clock.now()) > self.clock.now():
                     continue
@@ -120,12 +120,17 @@ class House:
                     wake[number] = outcome.until
                 else:
                     wake.pop(number, None)
+                if until and await until():
+                    return
             if len(wake) == len(self.flows):
                 pause = (min(*wake.values(), end) - self.clock.now()).total_seconds()
                 self.clock.advance(max(pause, 0.0))
 
     async def all_ended(self) -> bool:
         return await self.pool.fetchval("SELECT NOT EXISTS (SELECT FROM syncd.outbox)") is True
+
+    async def a_chunk_is_sealed(self) -> bool:
+        return await self.pool.fetchval("SELECT EXISTS (SELECT FROM syncd.chunk WHERE state = 'sealed')") is True
 
     async def a_job_exists(self) -> bool:
         return await self.pool.fetchval("SELECT EXISTS (SELECT FROM syncd.import_job)") is True
@@ -137,9 +142,13 @@ class House:
         rows = await self.pool.fetch("SELECT state, count(*) AS n FROM syncd.change GROUP BY 1")
         return {row["state"]: row["n"] for row in rows}
 
-    async def fate(self, change_id: int) -> tuple[str, str | None]:
-        row = await self.pool.fetchrow("SELECT state, reason FROM syncd.change WHERE id = $1", change_id)
+    async def row(self, query: str, *values: object) -> asyncpg.Record:
+        row = await self.pool.fetchrow(query, *values)
         assert row is not None
+        return row
+
+    async def fate(self, change_id: int) -> tuple[str, str | None]:
+        row = await self.row("SELECT state, reason FROM syncd.change WHERE id = $1", change_id)
         return row["state"], row["reason"]
 
     async def job_states(self) -> list[str]:

@@ -55,7 +55,7 @@ async def test_a_restart_goes_on_at_the_page_it_had_come_to(house: Build) -> Non
     stream = next(flow for flow in home.flows if flow.name.startswith("pull"))
     for _ in range(6):
         await stream.step()
-    pages = await home.pool.fetchrow("SELECT position, leads FROM syncd.pull_window")
+    pages = await home.row("SELECT position, leads FROM syncd.pull_window")
     assert pages["leads"] == 250
     await home.restart()
     await home.run(100)
@@ -109,7 +109,7 @@ async def test_wrong_credentials_block_the_pull_which_tries_again_slowly(house: 
     assert soap is not None
     await home.restart(soap=replace(soap, user_id="somebody else"))
     await home.run(60)
-    row = await home.pool.fetchrow("SELECT state, message, retry_at FROM syncd.pull")
+    row = await home.row("SELECT state, message, retry_at FROM syncd.pull")
     assert row["state"] == "blocked"
     assert "20014" in row["message"]
     calls = soap_calls(home)

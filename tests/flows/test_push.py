@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import asyncpg
 import orjson
 import pytest
 
@@ -38,9 +39,9 @@ async def test_changes_reach_marketo_and_hear_of_it(house: Build) -> None:
     values = lead_by(home, "person7@example.com")
     assert (values["firstName"], values["leadScore"], values["unsubscribed"]) == ("P7", "7", "false")
     assert lead_by(home, "person0@example.com")["leadScore"] == "0"
-    job = await home.pool.fetchrow("SELECT * FROM syncd.import_job")
+    job = await home.row("SELECT * FROM syncd.import_job")
     assert (job["state"], job["applied"], job["attempt"]) == ("settled", 40, 1)
-    row = await home.pool.fetchrow("SELECT import_job_id, settled_at FROM syncd.change WHERE id = $1", ids[0])
+    row = await home.row("SELECT import_job_id, settled_at FROM syncd.change WHERE id = $1", ids[0])
     assert (row["import_job_id"], row["settled_at"]) == (job["id"], job["settled_at"])
     assert await home.pool.fetchval("SELECT count(*) FROM syncd.key_claim") == 0
     assert await home.pool.fetchval("SELECT count(*) FROM syncd.chunk_row") == 0
@@ -62,7 +63,7 @@ async def test_refused_and_warned_rows_say_why(house: Build) -> None:
     assert reason
     assert (await home.fate(foreign))[0] == "rejected"
     assert (await home.fate(warned))[0] == "warned"
-    job = await home.pool.fetchrow("SELECT applied, warned, rejected, unverified, retried FROM syncd.import_job")
+    job = await home.row("SELECT applied, warned, rejected, unverified, retried FROM syncd.import_job")
     assert tuple(job) == (1, 1, 2, 0, 0)
 
 
@@ -223,7 +224,7 @@ async def test_missing_rights_block_the_push_and_keep_its_changes(house: Build) 
     home = await house(pushes=[replace(PUSH, list_id=99)])  # there is no such list
     (only,) = await home.enqueue(change(1))
     await home.run(60)
-    push = await home.pool.fetchrow("SELECT state, message FROM syncd.push")
+    push = await home.row("SELECT state, message FROM syncd.push")
     assert push["state"] == "blocked"
     assert "1003" in push["message"]
     assert (await home.fate(only))[0] == "in_chunk"
@@ -261,3 +262,34 @@ async def test_a_chunk_touched_by_hand_is_never_sent(house: Build) -> None:
     await home.run(400, home.all_ended)
     assert await home.states() == {"applied": 1}
     assert lead_by(home, "person1@example.com")["firstName"] == "P1"
+
+
+async def test_an_answer_that_could_not_be_written_is_written_later(house: Build) -> None:
+    home = await house(pushes=[PUSH])
+    (only,) = await home.enqueue(change(1))
+    submitter = next(flow for flow in home.flows if flow.name == "submit")
+    await home.run(12, home.a_chunk_is_sealed)
+    # From now on the answer can't be written: a trigger stands for a database that is away at just that moment.
+    await home.pool.execute(
+        """CREATE FUNCTION away() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'away'; END $$;
+        CREATE TRIGGER away BEFORE UPDATE ON syncd.import_job FOR EACH ROW EXECUTE FUNCTION away()"""
+    )
+    for _ in range(2):
+        with pytest.raises(asyncpg.PostgresError, match="away"):
+            await submitter.step()
+    assert await home.job_states() == ["submitting"]
+    await home.pool.execute("DROP TRIGGER away ON syncd.import_job")
+    await home.run(60, home.all_ended)
+    assert (await home.fate(only))[0] == "applied"
+    assert home.simulator.report().imports_accepted == 1
+
+
+async def test_a_ledger_that_cannot_be_asked_means_that_nothing_was_sent(house: Build) -> None:
+    home = await house(pushes=[PUSH])
+    (only,) = await home.enqueue(change(1))
+    await home.pool.execute("ALTER TABLE syncd.api_usage RENAME TO api_usage_away")
+    await home.run(30, home.a_job_exists)
+    assert await home.job_states() == ["refused"]
+    await home.pool.execute("ALTER TABLE syncd.api_usage_away RENAME TO api_usage")
+    await home.run(60, home.all_ended)
+    assert (await home.fate(only))[0] == "applied"
