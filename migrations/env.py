@@ -13,5 +13,7 @@ context.configure(
 )
 with context.begin_transaction():
     if connection is None:
-        context.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")  # Alembic makes its version table before the first revision runs
+        # Alembic makes its version table before the first revision runs. Not IF NOT EXISTS: that asks for the right to create schemas
+        # even where a DBA has made ours.
+        context.execute(f"DO $$ BEGIN IF to_regnamespace('{SCHEMA}') IS NULL THEN CREATE SCHEMA {SCHEMA}; END IF; END $$")
     context.run_migrations()

@@ -17,6 +17,12 @@ DAEMON_SETTINGS = {
     "statement_timeout": "5min",
     "lock_timeout": "30s",
     "idle_in_transaction_session_timeout": "60s",
+    # Every statement on a hot path is a walk of an index, and must stay one while a first fill runs ahead of the statistics: a plan
+    # made when the tables were empty, or a hash of the whole history, took seconds where the index takes milliseconds.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
 }
 
 
