@@ -2,8 +2,9 @@
 
 import asyncio
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from datetime import timedelta
+from typing import Any
 
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
@@ -27,11 +28,19 @@ TRY_AGAIN = "run syncd check again in a while; if it stays, ask Marketo's suppor
 async def probe(instance: Instance, wire: Wire, clock: Clock) -> list[Finding]:
     """What can be found out from here, in the order in which it should be mended. Calls are charged like any others."""
     path = f"instances.{instance.name}"
-    # Beside a daemon's own calls each of ours waits for its turn: together they wait once.
-    async with asyncio.TaskGroup() as tasks:
-        rest = tasks.create_task(_rest(instance, wire, path))
-        soap = tasks.create_task(_soap(wire, clock, path))
-    return [*rest.result(), *soap.result()]
+    return await _together(_rest(instance, wire, path), _soap(wire, clock, path))
+
+
+async def _together(*parts: Coroutine[Any, Any, list[Finding]]) -> list[Finding]:
+    """All at once, as each call beside a daemon's own waits for its turn. The first error leaves as it is, not in a group:
+    the loop knows the database's."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        return [finding for findings in await asyncio.gather(*tasks) for finding in findings]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _rest(instance: Instance, wire: Wire, path: str) -> list[Finding]:
@@ -40,10 +49,7 @@ async def _rest(instance: Instance, wire: Wire, path: str) -> list[Finding]:
     identity = await _identity(wire.token, path)
     if not identity.ok:
         return [identity]
-    async with asyncio.TaskGroup() as tasks:
-        described = tasks.create_task(_describe(instance, wire.rest, path))
-        asked = tasks.create_task(_import_status(wire.imports, path)) if instance.pushes else None
-    return [identity, *([asked.result()] if asked else []), *described.result()]
+    return [identity, *await _together(_describe(instance, wire.rest, path), _import_status(instance, wire.imports, path))]
 
 
 async def _identity(token: Token, path: str) -> Finding:
@@ -72,18 +78,20 @@ async def _describe(instance: Instance, rest: RestApi, path: str) -> list[Findin
     ]
 
 
-async def _import_status(imports: Imports, path: str) -> Finding:
+async def _import_status(instance: Instance, imports: Imports, path: str) -> list[Finding]:
     """Asks for a batch that can't be ours: nobody documents the answer [unknown], so any but a refusal of rights shows the right."""
+    if not instance.pushes:
+        return []
     what = "REST bulk import"
     try:
         await imports.status(NO_BATCH)
     except Fault as fault:
         if fault.nature is Nature.CONFIGURATION:
-            return Finding(what, False, str(fault), _remedy(fault, f"{path}.rest.endpoint", path, "to read and write leads"))
+            return [Finding(what, False, str(fault), _remedy(fault, f"{path}.rest.endpoint", path, "to read and write leads"))]
         if fault.nature in UNDECIDED:
-            return Finding(what, False, str(fault), _remedy(fault, f"{path}.rest.endpoint", path))
-        return Finding(what, True, f"asking for the status of an import is allowed (answered {fault.code})")
-    return Finding(what, True, "asking for the status of an import is allowed")
+            return [Finding(what, False, str(fault), _remedy(fault, f"{path}.rest.endpoint", path))]
+        return [Finding(what, True, f"asking for the status of an import is allowed (answered {fault.code})")]
+    return [Finding(what, True, "asking for the status of an import is allowed")]
 
 
 async def _soap(wire: Wire, clock: Clock, path: str) -> list[Finding]:

@@ -1,0 +1,48 @@
+"""`syncd run`: the daemon as a process, with its loop and its signals."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+from syncd.core.settings import Settings
+from syncd.daemon import Daemon
+from syncd.ops import logs
+from syncd.ops.clock import WallClock
+
+
+def run(settings: Settings, clock: WallClock) -> None:
+    """Work until SIGTERM or SIGINT. Raises DatabaseUnavailable, SchemaMismatch, PortTaken, EmbeddedPostgresError when it can't begin."""
+    logs.configure(settings.logging, clock)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_until_signalled(Daemon(settings, clock)))
+
+
+async def _until_signalled(daemon: Daemon) -> None:
+    """The first signal lets running steps end; the second, or one during the start, cancels them: their transactions roll back."""
+    working = asyncio.ensure_future(daemon.run())
+    signalled = False
+
+    def on_signal() -> None:
+        nonlocal signalled
+        if signalled or not daemon.ready.is_set():
+            working.cancel()
+        signalled = True
+        daemon.stop()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        await working
+    except asyncio.CancelledError:
+        if not signalled:
+            raise
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop where it is installed: the extra `syncd[uvloop]`."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

@@ -1,0 +1,80 @@
+"""`syncd simulate`: the simulator alone, for rehearsing against."""
+
+import asyncio
+import os
+import signal
+import time
+
+from syncd.cli.failures import Refused
+from syncd.simulator import FaultRates, ForeignLoad, Report, ScaledClock, Simulator, SimulatorSettings
+
+SNIPPET = """\
+# A syncd.yaml for this rehearsal; the folder of the embedded PostgreSQL is made beside it.
+database: {{embedded: rehearsal-postgres}}
+instances:
+  rehearsal:
+    rest: {{endpoint: "{rest}", client_id: {client_id}, client_secret: {client_secret}}}
+    soap: {{endpoint: "{soap}", user_id: {user_id}, encryption_key: {encryption_key}}}
+    pulls:
+      people: {{source: soap, select: {{updated_since: 2016-01-01T00:00:00Z}}, fields: [FirstName, LastName, Company], every: 1m}}
+    pushes:
+      contacts: {{lookup_field: email, flush_after: 30s}}
+"""
+
+
+async def simulate(port: int, leads: int, seed: int, speed: float, faults: bool, foreign_jobs_per_hour: float) -> None:
+    """Serve until SIGINT or SIGTERM; then say what the client did. Raises Refused when the port can't be had."""
+    origin = float(int(time.time()))
+    settings = SimulatorSettings(
+        seed=seed,
+        leads=leads,
+        faults=FaultRates.rough() if faults else FaultRates(),
+        foreign=ForeignLoad(jobs_per_hour=foreign_jobs_per_hour),
+    )
+    simulator = Simulator(settings, ScaledClock(speed, origin))
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        await simulator.start(port=port)
+    except OSError as error:
+        await simulator.stop()
+        raise Refused(f"cannot listen on 127.0.0.1:{port} ({os.strerror(error.errno or 0)}); choose another --port") from None
+    try:
+        _print(_yaml(simulator, settings))
+        clock = "" if speed == 1 else f" --clock {speed:g}@{origin:.0f}"
+        _print(f"# Its Marketo runs here until Ctrl-C. With the lines above in syncd.yaml: syncd run -c syncd.yaml{clock}")
+        await stop.wait()
+    finally:
+        await simulator.stop()
+    _print(_summary(simulator.report()))
+
+
+def _yaml(simulator: Simulator, settings: SimulatorSettings) -> str:
+    credentials = settings.credentials
+    return SNIPPET.format(
+        rest=simulator.rest_endpoint,
+        soap=simulator.soap_endpoint,
+        client_id=credentials.client_id,
+        client_secret=credentials.client_secret,
+        user_id=credentials.soap_user_id,
+        encryption_key=credentials.encryption_key,
+    )
+
+
+def _summary(report: Report) -> str:
+    rows = ", ".join(f"{what} {count:,}" for what, count in report.rows.items() if count) or "none"
+    lines = [
+        f"calls            {report.calls_counted:,}, {report.busiest_20s} in the busiest 20 s, {report.max_concurrency} at once",
+        f"imports          {report.imports_accepted:,} accepted, {sum(report.imports_refused.values()):,} refused, "
+        f"{report.jobs_complete:,} complete, {report.jobs_failed:,} failed",
+        f"slots            {report.most_slots_held} held at most, {report.most_running} running",
+        f"rows             {rows}",
+        f"faults injected  {sum(report.faults_injected.values()):,}",
+        f"violations       {', '.join(f'{kind} {count}' for kind, count in report.violations.items()) or 'none'}",
+    ]
+    return "\n".join(f"# {line}" for line in lines)
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - this is the output
