@@ -27,7 +27,7 @@ from syncd.marketo.describe import describe
 from syncd.marketo.wire import Wire, open_wire
 from syncd.ops import http, systemd
 from syncd.ops.metrics import Metrics
-from syncd.store import cursors, imports, leases, migrate, pushes, status
+from syncd.store import cursors, imports, leases, pushes, schema, status
 from syncd.store.embedded import EmbeddedPostgres
 from syncd.store.leases import Lease, LeaseLost
 from syncd.store.pool import create_pool
@@ -69,7 +69,7 @@ class Daemon:
             pool = await create_pool(dsn, application_name=name, min_size=1, max_size=size)
             stack.push_async_callback(_close_pool, pool)
             async with pool.acquire() as connection:
-                await migrate.require_head(connection)
+                await schema.require_head(connection)
             if self._settings.http is not None:
                 await stack.enter_async_context(self._listen(self._settings.http, pool))
             systemd.notify("READY=1", "STATUS=starting")
@@ -222,6 +222,8 @@ async def database(settings: Database) -> AsyncIterator[str]:
         return
     assert settings.embedded is not None, "the configuration names a DSN or a directory"
     async with EmbeddedPostgres(settings.embedded) as server:
+        from syncd.store import migrate  # Alembic takes longer to import than all else, and only an embedded database needs it here
+
         await migrate.upgrade(server.dsn)
         yield server.dsn
 

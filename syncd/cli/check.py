@@ -17,11 +17,11 @@ from syncd.core.settings import Database, Instance, Settings
 from syncd.flows.check import probe
 from syncd.marketo.wire import open_wire
 from syncd.ops.metrics import Metrics
-from syncd.store import leases, migrate, requests
+from syncd.store import leases, requests, schema
 from syncd.store.embedded import EmbeddedPostgresError
 from syncd.store.leases import Connection, Pool
-from syncd.store.migrate import NotMigrated, SchemaMismatch
 from syncd.store.pool import DatabaseUnavailable, create_pool, without_password
+from syncd.store.schema import NotMigrated, SchemaMismatch
 from syncd.store.usage import Ledger
 
 PATIENCE = 30.0  # seconds, real, that a daemon has to answer
@@ -63,7 +63,7 @@ async def _database(stack: AsyncExitStack, settings: Database, file: Path) -> tu
     )
     try:
         async with pool.acquire() as connection:
-            await migrate.require_head(connection)
+            await schema.require_head(connection)
     except SchemaMismatch as error:
         happened, _, remedy = str(error).rpartition(": ")
         remedy = f"run syncd migrate -c {file}" if isinstance(error, NotMigrated) else "upgrade syncd"
@@ -74,7 +74,7 @@ async def _database(stack: AsyncExitStack, settings: Database, file: Path) -> tu
             pool,
             False,
         )
-    return [reached, Finding("schema", True, f"at revision {migrate.head()}")], pool, True
+    return [reached, Finding("schema", True, f"at revision {schema.head()}")], pool, True
 
 
 @asynccontextmanager

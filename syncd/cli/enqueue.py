@@ -17,7 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from syncd.cli.failures import Refused
 from syncd.cli.opening import open_database
 from syncd.core.settings import Push, Settings
-from syncd.store import migrate
+from syncd.store import schema
 from syncd.store.enqueue import Enqueued, enqueue_all
 from syncd.store.pool import CONNECT_TIMEOUT, explained
 
@@ -48,7 +48,7 @@ async def _connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     with explained(dsn):
         connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT, server_settings={"application_name": "syncd enqueue"})
     try:
-        await migrate.require_head(connection)
+        await schema.require_head(connection)
         yield connection
     finally:
         connection.terminate()

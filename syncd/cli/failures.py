@@ -6,8 +6,8 @@ from sqlalchemy.exc import DBAPIError
 from syncd.config import ConfigErrors
 from syncd.ops.http import PortTaken
 from syncd.store.embedded import EmbeddedPostgresError
-from syncd.store.migrate import SchemaMismatch
 from syncd.store.pool import DatabaseUnavailable
+from syncd.store.schema import SchemaMismatch
 
 FAILED, USAGE, CONFIGURATION = 1, 2, 78  # 78: EX_CONFIG of sysexits.h, on which systemd need not restart
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from syncd.core.settings import Database
 from syncd.daemon import database
-from syncd.store import migrate, status
+from syncd.store import schema, status
 from syncd.store.embedded import DATABASE, ROLE, EmbeddedPostgres, EmbeddedPostgresError
 from syncd.store.pool import create_pool
 from syncd.store.status import InstanceStatus
@@ -47,6 +47,8 @@ def running_dsn(directory: Path) -> str | None:
 
 async def upgrade(settings: Database) -> tuple[str | None, str | None]:
     """Migrate; returns the revisions before and after (None: nothing there). Raises DatabaseUnavailable, DatabaseNewer."""
+    from syncd.store import migrate  # takes longer to import than all else, for this command alone
+
     if settings.embedded is None or running_dsn(settings.embedded) is not None:
         async with open_database(settings) as dsn:
             return await migrate.upgrade(dsn)
@@ -60,7 +62,7 @@ async def read_status(settings: Database, now: datetime) -> list[InstanceStatus]
         pool = await create_pool(dsn, application_name="syncd status", min_size=1, max_size=1)
         try:
             async with pool.acquire() as connection:
-                await migrate.require_head(connection)
+                await schema.require_head(connection)
             return await status.read(pool, now)
         finally:
             pool.terminate()

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from syncd.core.clock import Clock
-from syncd.core.faults import Fault
+from syncd.core.faults import Fault, Nature
 from syncd.core.polling import QueuedJob, median, next_looks
 from syncd.core.results import ResultRow, Verdicts, parse_results, settle_rows
 from syncd.core.retry import backoff, decide
@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 BATCH_VALID_FOR = timedelta(days=7)  # protocol 4
 SPLIT_BACKOFF_FROM = 4
+SHORT_RESULTS_TRIES = 5
+"""A file that names fewer rows than failed may have been cut on its way: read it anew before calling the others unverified."""
 
 
 class Settler:
@@ -99,6 +101,9 @@ class Settler:
                 failures = parse_results((await self._api.failures(job.batch_id)).decode(errors="replace"), chunk.format)
             if job.warnings:
                 warnings = parse_results((await self._api.warnings(job.batch_id)).decode(errors="replace"), chunk.format)
+            if len(failures) < job.failed and self._faults.get(job.id, 0) < SHORT_RESULTS_TRIES:
+                message = f"the failures file names {len(failures)} rows, the status counts {job.failed}"
+                raise Fault(Nature.TRANSIENT, "short_results", message, "import_failures")
         except Fault as fault:
             return await self._in_vain(job, fault)
         self._healed(job)

@@ -98,8 +98,8 @@ def _read_file(endpoint: str, limit: int) -> Callable[[Reply], Awaitable[bytes]]
         if reply.status != 200:
             raise http_fault(reply.status, f"answered HTTP {reply.status}", endpoint)
         start = body[:256].lstrip()
-        if start.startswith(b"{") and (envelope := _parse(body)) is not None:
-            _open(envelope, endpoint)
+        if start.startswith(b"{"):  # as no field's name does, nor then a file's header
+            _open(_parse(body) or {}, endpoint)
             raise garbled("a JSON envelope came in place of the file", endpoint)
         if not start or start.startswith(b"<"):
             raise garbled("an empty reply or a page came in place of the file", endpoint)
@@ -119,7 +119,7 @@ def _parse(body: bytes) -> dict[str, Any] | None:
 def _open(envelope: dict[str, Any], endpoint: str) -> Answer:
     request_id = envelope.get("requestId")
     request_id = request_id[:100] if isinstance(request_id, str) else None
-    if envelope["success"]:
+    if envelope.get("success"):
         result = envelope.get("result", [])
         if isinstance(result, list):
             return Answer(result, request_id)

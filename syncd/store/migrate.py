@@ -7,29 +7,17 @@ import asyncpg
 import sqlalchemy
 from alembic import command, op
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 import syncd
 from syncd.store.leases import Connection
 from syncd.store.pool import CONNECT_TIMEOUT, explained
+from syncd.store.schema import refuse_newer, revision
 
 SCHEMA = "syncd"
 VERSION_TABLE = "schema_version"
 ADVISORY_LOCK = 0x73796E6364  # "syncd": any number that no other program takes
-
-
-class SchemaMismatch(Exception):  # noqa: N818 - a state of the world, not a mistake of ours
-    """The schema is not the one that this syncd needs; the message says what to do."""
-
-
-class NotMigrated(SchemaMismatch):
-    """The schema is behind, or not there yet."""
-
-
-class DatabaseNewer(SchemaMismatch):
-    """A newer syncd has migrated this database."""
 
 
 async def upgrade(dsn: str) -> tuple[str | None, str | None]:
@@ -43,11 +31,11 @@ async def upgrade(dsn: str) -> tuple[str | None, str | None]:
             driver = (await connection.get_raw_connection()).driver_connection
             assert driver is not None
             await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})")
-            before = await _revision(driver)
-            _refuse_newer(before)
+            before = await revision(driver)
+            refuse_newer(before)
             await _make_schema(dsn, driver)
             await connection.run_sync(_upgrade_on)
-            return before, await _revision(driver)
+            return before, await revision(driver)
     finally:
         await engine.dispose()
 
@@ -63,24 +51,9 @@ async def current(dsn: str) -> str | None:
     """The revision of the database; None when the schema is not there. Raises DatabaseUnavailable."""
     connection = await _connect(dsn)
     try:
-        return await _revision(connection)
+        return await revision(connection)
     finally:
         await connection.close()
-
-
-def head() -> str:
-    """The revision that this syncd needs."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
-    assert revision is not None, f"no revisions in {_migrations()}"
-    return revision
-
-
-async def require_head(connection: Connection) -> None:
-    """Raises NotMigrated or DatabaseNewer unless the schema is the one that this syncd needs."""
-    revision = await _revision(connection)
-    _refuse_newer(revision)
-    if revision != head():
-        raise NotMigrated(f"the schema is at revision {revision or 'none'}, this syncd needs {head()}: run syncd migrate")
 
 
 def run_sql(path: Path) -> None:
@@ -127,19 +100,6 @@ def _migrations() -> Path:
     return inside if inside.is_dir() else package.parent / "migrations"
 
 
-def _refuse_newer(revision: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if revision is not None and revision not in known:
-        raise DatabaseNewer(f"the schema is at revision {revision}, which this syncd does not know: a newer one made it; upgrade syncd")
-
-
 async def _connect(dsn: str) -> asyncpg.Connection:
     with explained(dsn):
         return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT, server_settings={"application_name": "syncd migrate", "timezone": "UTC"})
-
-
-async def _revision(connection: Connection) -> str | None:
-    if await connection.fetchval("SELECT to_regclass($1)", f"{SCHEMA}.{VERSION_TABLE}") is None:
-        return None
-    revision: str | None = await connection.fetchval(f"SELECT version_num FROM {SCHEMA}.{VERSION_TABLE}")  # noqa: S608 - our constants
-    return revision

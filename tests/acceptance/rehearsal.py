@@ -13,8 +13,8 @@ from pathlib import Path
 import asyncpg
 
 from syncd import config
-from syncd.demo_proof import Proof, prove
-from syncd.demo_traffic import INSTANCE, PULL, PUSH, Application, addressable
+from syncd.demo.proof import Proof, prove
+from syncd.demo.traffic import INSTANCE, PULL, PUSH, Application, addressable
 from syncd.ops.clock import WallClock
 from syncd.simulator import Credentials, FaultRates, ForeignLoad, ImportModel, ScaledClock, Simulator, SimulatorSettings
 from syncd.store.leases import Connection

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from syncd import demo
 from syncd.demo import DemoOptions
-from syncd.demo_compare import canonical, canonical_json, compare
-from syncd.demo_view import Board, Events, Glance, Rate
+from syncd.demo.compare import canonical, canonical_json, compare
+from syncd.demo.view import Board, Events, Glance, Rate
 from syncd.simulator import Slot, World
 
 LEADS = {
@@ -55,15 +55,15 @@ async def mirror(pool: asyncpg.Pool, rows: Mapping[int, str]) -> None:
 
 
 @pytest.mark.parametrize("faults", [False, True])
-async def test_both_sides_agree_in_the_end(faults: bool, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_both_sides_agree_in_the_end(faults: bool) -> None:
     out = Console(file=io.StringIO(), width=120)
-    options = DemoOptions(leads=1_000, changes=2_000, seed=3, speed=60, faults=faults)
+    options = DemoOptions(leads=1_500, changes=3_000, seed=3, speed=80, faults=faults)
     code = await demo.run(options, out)
     assert isinstance(out.file, io.StringIO)
     told = out.file.getvalue()
     assert code == 0, told
     assert "everything agrees" in told
-    assert "2,000 enqueued, 2,000 in the view" in told
+    assert "3,000 enqueued, 3,000 in the view" in told
     assert ("faults injected" in told) == faults
 
 
@@ -118,7 +118,7 @@ async def test_a_lead_changed_behind_our_back_ends_in_exit_1(monkeypatch: pytest
 
     monkeypatch.setattr(World, "truth", tampered)
     out = Console(file=io.StringIO(), width=120)
-    assert await demo.run(DemoOptions(leads=50, changes=30, speed=60), out) == 1
+    assert await demo.run(DemoOptions(leads=50, changes=30, speed=150), out) == 1
     assert isinstance(out.file, io.StringIO)
     assert "differs in title" in out.file.getvalue()
 
@@ -145,9 +145,8 @@ def test_a_text_is_no_number_nor_boolean() -> None:
 
 
 @pytest.mark.parametrize("moment", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_midway_stops_cleanly(moment: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_midway_stops_cleanly(moment: signal.Signals) -> None:
     code = "import asyncio, sys; from syncd.demo import DemoOptions, run; sys.exit(asyncio.run(run(DemoOptions(leads=2000, speed=20))))"
-    # As root the server runs as another user, who cannot pass pytest's own directories.
     process = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -209,7 +208,7 @@ def test_the_board_fits_the_screen(width: int, height: int) -> None:
     assert len(shown) == height
     assert all(len(line) <= width for line in shown)
     text = "\n".join(shown)
-    for part in ("12,000 of 20,500 leads", "14,990 of 60,000 settled", "pending 9,000", "▶ 40%", "37 of at most 50", "batch=59"):
+    for part in ("12,000 of 20,500 leads", "14,990 of 30,000 settled", "pending 9,000", "▶ 40%", "37 of at most 50", "batch=59"):
         assert part in text
 
 

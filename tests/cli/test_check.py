@@ -20,7 +20,7 @@ from syncd.marketo.wire import open_wire
 from syncd.ops.clock import WallClock
 from syncd.ops.metrics import Metrics
 from syncd.simulator import Simulator
-from syncd.store import migrate, requests
+from syncd.store import requests, schema
 from tests.cli.conftest import LONGEST, Run, Yaml
 
 CLOSED = "http://127.0.0.1:1"
@@ -124,7 +124,7 @@ async def test_wrong_password(syncd: Run, yaml: Yaml) -> None:
 async def test_a_database_without_the_schema(syncd: Run, yaml: Yaml, empty_database: str) -> None:
     yaml.dsn = empty_database
     ran = await syncd("check", "-c", yaml.write())
-    detail = f"the schema is at revision none, this syncd needs {migrate.head()}"
+    detail = f"the schema is at revision none, this syncd needs {schema.head()}"
     assert failed(ran.out) == {"schema": (detail, f"→ run syncd migrate -c {yaml.file}")}
     assert "✓  REST bulk import" in ran.out
 

@@ -12,7 +12,7 @@ import pytest
 from syncd.cli.opening import open_database, running_dsn
 from syncd.config import load
 from syncd.core.settings import Database
-from syncd.store import migrate
+from syncd.store import migrate, schema
 from syncd.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from tests.cli.conftest import Run, Start, Yaml
 
@@ -20,9 +20,9 @@ from tests.cli.conftest import Run, Start, Yaml
 async def test_migrate_says_from_and_to(syncd: Run, yaml: Yaml, empty_database: str) -> None:
     yaml.dsn = empty_database
     ran = await syncd("migrate", "-c", yaml.write())
-    assert (ran.code, ran.out) == (0, f"migrated from nothing to {migrate.head()}\n")
-    assert await migrate.current(empty_database) == migrate.head()
-    assert (await syncd("migrate", "-c", yaml.file)).out == f"at {migrate.head()} already\n"
+    assert (ran.code, ran.out) == (0, f"migrated from nothing to {schema.head()}\n")
+    assert await migrate.current(empty_database) == schema.head()
+    assert (await syncd("migrate", "-c", yaml.file)).out == f"at {schema.head()} already\n"
 
 
 async def test_migrate_without_rights_is_one_line(syncd: Run, yaml: Yaml, empty_database: str) -> None:

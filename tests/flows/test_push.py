@@ -67,7 +67,9 @@ async def test_refused_and_warned_rows_say_why(house: Build) -> None:
     assert tuple(job) == (1, 1, 2, 0, 0)
 
 
-@pytest.mark.parametrize("fault", [Fault.RESULTS_SHORT_ROW, Fault.RESULTS_WITHOUT_EMPTY_COLUMN, Fault.RESULTS_404, Fault.TRUNCATED])
+@pytest.mark.parametrize(
+    "fault", [Fault.RESULTS_SHORT_ROW, Fault.RESULTS_WITHOUT_EMPTY_COLUMN, Fault.RESULTS_404, Fault.TRUNCATED, Fault.JSON_GARBAGE]
+)
 async def test_odd_results_files_never_make_a_failure_a_success(house: Build, fault: Fault) -> None:
     home = await house(pushes=[PUSH])
     home.simulator.script("failures", fault, 2)

@@ -133,6 +133,7 @@ async def test_result_files_come_as_they_are(wire: Wire, imports: Imports) -> No
     [
         (lambda: json('{"success": false, "errors": [{"code": "611", "message": "System error"}]}'), Nature.TRANSIENT, "611"),
         (lambda: json('{"success": true, "result": []}'), Nature.TRANSIENT, "garbled"),
+        (lambda: json('{"requestId": "1a2b#15'), Nature.TRANSIENT, "garbled"),
         (lambda: web.Response(text=" <html>"), Nature.TRANSIENT, "garbled"),
         (lambda: web.Response(), Nature.TRANSIENT, "garbled"),
         (lambda: web.Response(status=404, text="not ready"), Nature.TRANSIENT, "http_404"),

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 import asyncpg
 import pytest
 
-from syncd.store import migrate
+from syncd.store import migrate, schema
 from syncd.store.embedded import EmbeddedPostgres
 from syncd.store.pool import DatabaseUnavailable
 
@@ -33,16 +33,16 @@ async def objects(dsn: str) -> list[tuple[str, str, str]]:
 
 async def test_a_second_migration_does_nothing(empty_database: str) -> None:
     assert await migrate.current(empty_database) is None
-    assert await migrate.upgrade(empty_database) == (None, migrate.head())
+    assert await migrate.upgrade(empty_database) == (None, schema.head())
     made = await objects(empty_database)
-    assert await migrate.upgrade(empty_database) == (migrate.head(), migrate.head())
-    assert await migrate.current(empty_database) == migrate.head()
+    assert await migrate.upgrade(empty_database) == (schema.head(), schema.head())
+    assert await migrate.current(empty_database) == schema.head()
     assert await objects(empty_database) == made
 
 
 async def test_two_migrators_at_once_dont_collide(empty_database: str) -> None:
     steps = await asyncio.gather(*(migrate.upgrade(empty_database) for _ in range(4)))
-    assert sorted(steps, key=str) == [(migrate.head(), migrate.head())] * 3 + [(None, migrate.head())]
+    assert sorted(steps, key=str) == [(schema.head(), schema.head())] * 3 + [(None, schema.head())]
 
 
 async def test_the_script_for_a_dba_makes_the_same_schema(empty_database: str, database: str) -> None:
@@ -51,7 +51,7 @@ async def test_the_script_for_a_dba_makes_the_same_schema(empty_database: str, d
     connection = await asyncpg.connect(empty_database)
     try:
         await connection.execute(script.getvalue())
-        await migrate.require_head(connection)
+        await schema.require_head(connection)
     finally:
         await connection.close()
     assert await objects(empty_database) == await objects(database)
@@ -60,14 +60,14 @@ async def test_the_script_for_a_dba_makes_the_same_schema(empty_database: str, d
 async def test_the_schema_must_be_the_one_this_syncd_needs(empty_database: str) -> None:
     connection = await asyncpg.connect(empty_database)
     try:
-        with pytest.raises(migrate.NotMigrated, match="run syncd migrate"):
-            await migrate.require_head(connection)
+        with pytest.raises(schema.NotMigrated, match="run syncd migrate"):
+            await schema.require_head(connection)
         await migrate.upgrade(empty_database)
-        await migrate.require_head(connection)
+        await schema.require_head(connection)
         await connection.execute("UPDATE syncd.schema_version SET version_num = '9999'")
-        with pytest.raises(migrate.DatabaseNewer, match=r"9999.*upgrade syncd"):
-            await migrate.require_head(connection)
-        with pytest.raises(migrate.DatabaseNewer):
+        with pytest.raises(schema.DatabaseNewer, match=r"9999.*upgrade syncd"):
+            await schema.require_head(connection)
+        with pytest.raises(schema.DatabaseNewer):
             await migrate.upgrade(empty_database)
     finally:
         await connection.close()
@@ -89,7 +89,7 @@ async def test_a_role_that_may_not_create_schemas_is_told_so(empty_database: str
 async def test_every_form_of_dsn(database: str, postgres: EmbeddedPostgres, scheme: str, transport: str) -> None:
     dsn = urlsplit(database if transport == "socket" else postgres.tcp_dsn)
     there = dsn._replace(scheme=scheme, path=urlsplit(database).path).geturl()
-    assert await migrate.upgrade(there) == (migrate.head(), migrate.head())
+    assert await migrate.upgrade(there) == (schema.head(), schema.head())
 
 
 def test_the_script_has_the_revisions_as_they_were_written() -> None:
@@ -104,3 +104,8 @@ def test_the_script_has_the_revisions_as_they_were_written() -> None:
 def as_role(dsn: str, role: str) -> str:
     parts = urlsplit(dsn)
     return parts._replace(netloc=f"{quote(role)}:{quote(role)}@{parts.netloc.rpartition('@')[2]}").geturl()
+
+
+def test_every_revision_is_known_to_whoever_only_asks_which_it_is() -> None:
+    folder = Path(__file__).parents[2] / "migrations" / "versions"
+    assert tuple(sorted(path.name.partition("_")[0] for path in folder.glob("*.py"))) == schema.REVISIONS
