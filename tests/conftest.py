@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from syncd.ops.clock import ManualClock
 from syncd.store import migrate
@@ -20,6 +21,10 @@ from syncd.store.embedded import EmbeddedPostgres
 from syncd.store.pool import create_pool
 
 T = TypeVar("T")
+
+# Properties are about values, not about how busy the machine is.
+settings.register_profile("syncd", deadline=None)
+settings.load_profile("syncd")
 
 UNSAFE_BUT_FAST = {
     "fsync": "off",

@@ -43,6 +43,23 @@ COMMENT ON COLUMN syncd.api_usage.api      IS 'soap or rest';
 COMMENT ON COLUMN syncd.api_usage.day      IS 'Quota day: from midnight to midnight in America/Chicago';
 COMMENT ON COLUMN syncd.api_usage.calls    IS 'Calls made, and those reserved ahead by a running daemon (20 at most)';
 
+CREATE TABLE syncd.request (
+    id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    instance    text        NOT NULL,
+    kind        text        NOT NULL CHECK (kind IN ('check')),
+    asked_at    timestamptz NOT NULL DEFAULT now(),
+    answered_at timestamptz,
+    answer      jsonb,
+    CHECK ((answered_at IS NULL) = (answer IS NULL))
+);
+COMMENT ON TABLE  syncd.request             IS 'What commands by hand ask of the running daemon, so that they don''t call Marketo beside it; forgotten after 5 minutes';
+COMMENT ON COLUMN syncd.request.id          IS 'Identity';
+COMMENT ON COLUMN syncd.request.instance    IS 'The Marketo subscription, as named in the YAML';
+COMMENT ON COLUMN syncd.request.kind        IS 'check: try every way to the instance';
+COMMENT ON COLUMN syncd.request.asked_at    IS 'When it was asked, by the database''s clock';
+COMMENT ON COLUMN syncd.request.answered_at IS 'When the daemon answered, by the database''s clock';
+COMMENT ON COLUMN syncd.request.answer      IS 'For a check: a list of {what, ok, detail, remedy}';
+
 -- ── in ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 CREATE TABLE syncd.lead (
@@ -106,7 +123,7 @@ CREATE TABLE syncd.pull_window (
     expected    bigint,
     leads       bigint      NOT NULL DEFAULT 0,
     walks       smallint    NOT NULL DEFAULT 1,
-    restarts    smallint    NOT NULL DEFAULT 0,
+    restarts    integer     NOT NULL DEFAULT 0,
     message     text,
     planned_at  timestamptz NOT NULL,
     finished_at timestamptz,
@@ -238,7 +255,7 @@ BEGIN
     EXECUTE format('CREATE TABLE syncd.%I (LIKE syncd.change_history INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name);
     EXECUTE format('ALTER TABLE syncd.change_history ATTACH PARTITION syncd.%I FOR VALUES FROM (%L) TO (%L)', name,
                    day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
-EXCEPTION WHEN duplicate_table THEN
+EXCEPTION WHEN duplicate_table OR unique_violation THEN
     NULL;  -- another daemon was quicker
 END $$;
 COMMENT ON FUNCTION syncd.ensure_history_partition(date) IS 'Makes the partition of change_history for one day (UTC) when it is missing';
@@ -311,6 +328,7 @@ CREATE TABLE syncd.key_claim (
     chunk_id     bigint NOT NULL,
     PRIMARY KEY (instance, lookup_field, key_norm)
 );
+CREATE INDEX key_claim_by_chunk ON syncd.key_claim (chunk_id);
 COMMENT ON TABLE  syncd.key_claim              IS 'One unsettled chunk per key: two live jobs of one key could reorder values or create duplicate leads';
 COMMENT ON COLUMN syncd.key_claim.instance     IS 'The Marketo subscription, as named in the YAML';
 COMMENT ON COLUMN syncd.key_claim.lookup_field IS 'The field that the key is a value of';

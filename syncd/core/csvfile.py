@@ -9,6 +9,8 @@ from syncd.core.settings import SEPARATORS, Format
 
 LINE_END = "\n"
 
+csv.field_size_limit(2**31 - 1)  # characters; the module's own limit is 131,072, less than a cell of ours may have
+
 # Quoted too: an empty cell (alone it would be no record) and blanks at the ends, which readers like to strip.
 _NEEDS_QUOTES = {name: re.compile(rf'[{separator}"\r\n\u2028\u2029\x85]|^\s|\s$|^$') for name, separator in SEPARATORS.items()}
 

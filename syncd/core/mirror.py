@@ -6,7 +6,7 @@ Values travel as text and become jsonb in Postgres, so that 23-digit integers an
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from hashlib import blake2b
 from json.encoder import encode_basestring
 
@@ -41,12 +41,15 @@ class Dictionary:
         """The dictionary for replies that use SOAP names."""
         return cls({field.soap.name: (field.rest or field.soap).name for field in fields if field.soap is not None})
 
-    def mirror_name(self, name: str) -> str:
-        return self.names.get(name, name)
+    def owned(self, asked: Sequence[str]) -> list[str] | None:
+        """The mirror names that a pull of `asked` may empty: those asked for, as long as they are in the dictionary.
 
-    def owned(self, asked: Sequence[str]) -> list[str]:
-        """The mirror names that a pull of `asked` may empty: those asked for, as long as they are in the dictionary."""
-        return [self.names[name] for name in asked if name in self.names] if self.names else list(asked)
+        Who names none asks for all (protocol 1.4: absent from a full reply is empty now); None is all there are, where no
+        dictionary says which.
+        """
+        if not self.names:
+            return list(asked) or None
+        return [self.names[name] for name in asked or self.names if name in self.names]
 
 
 def _number(pattern: re.Pattern[str]) -> Callable[[str], str | None]:
@@ -69,7 +72,7 @@ def _date(text: str) -> str | None:
     if not _DATE.fullmatch(text):
         return None
     try:
-        datetime.strptime(text, "%Y-%m-%d")  # noqa: DTZ007 - only to see that such a day exists
+        date.fromisoformat(text)
     except ValueError:
         return None
     return f'"{text}"'
@@ -117,7 +120,7 @@ def mirror_row(lead: LeadRecord, dictionary: Dictionary) -> MirrorRow:
         else:
             attributes[name] = json_text
     attributes_json, misfits_json = _object(attributes), _object(misfits)
-    digest = blake2b(f"{lead.email}\n{attributes_json}\n{misfits_json}".encode(), digest_size=12).hexdigest()
+    digest = blake2b(f"{lead.email!r}\n{attributes_json}\n{misfits_json}".encode(), digest_size=12).hexdigest()
     return MirrorRow(lead.lead_id, lead.email, attributes_json, misfits_json, digest)
 
 

@@ -111,12 +111,19 @@ def _coalesce(changes: Iterable[PendingChange], claimed: Mapping[str, int], targ
         else:
             packing.ended.append((change.id, cells.state, cells.reason))
     for key_norm, members in by_key.items():
-        key = members[0][0].key.strip()
+        key = _trimmed(members[0][0].key)
         if target.lookup_field != "email":
-            # Whether other keys that differ by case are one is [unknown]: then neither one row nor two live jobs.
-            packing.left.extend(change.id for change, _ in members if change.key.strip() != key)
-            members = [member for member in members if member[0].key.strip() == key]
+            # Whether other keys that differ by case are one is [unknown]: then neither one row, nor two live jobs, nor out of turn.
+            differs = [_trimmed(change.key) != key for change, _ in members]
+            same = differs.index(True) if True in differs else len(members)
+            packing.left.extend(change.id for change, _ in members[same:])
+            members = members[:same]
         yield _merge(key, key_norm, members, packing)
+
+
+def _trimmed(key: str) -> str:
+    """The key as it is sent: without the blanks that the outbox's `key_norm` leaves out, and no others."""
+    return key.strip(" \t\r\n")
 
 
 def _merge(key: str, key_norm: str, members: list[tuple[PendingChange, dict[str, str]]], packing: Packing) -> _Row:
@@ -139,7 +146,7 @@ def _cells(change: PendingChange, target: Target) -> dict[str, str] | _Verdict:
         return _Verdict("rejected", f"the key is empty: it must be a value of {target.lookup_field}")
     cells: dict[str, str] = {}
     for name, value in json.loads(change.fields, parse_int=str, parse_float=str).items():
-        if name in change.overwritten:
+        if name in change.overwritten and name != target.lookup_field:
             continue
         if value is None or value == "":
             return _Verdict("parked", f"it clears {name}: clearing a field needs Sync Leads, which this version does not send")
@@ -147,7 +154,7 @@ def _cells(change: PendingChange, target: Target) -> dict[str, str] | _Verdict:
             return _Verdict("rejected", f"the value of {name} is no text, number or boolean")
         cells[name] = value if isinstance(value, str) else str(value).lower()
     own_key = cells.pop(target.lookup_field, None)
-    if own_key is not None and own_key.strip().lower() != change.key_norm:
+    if own_key is not None and _trimmed(own_key).lower() != _trimmed(change.key).lower():
         return _Verdict("rejected", f"its {target.lookup_field} differs from its key, by which the lead is looked up")
     if cells:
         return cells
@@ -168,19 +175,19 @@ def _place(
     line = render_line([row.key, *(row.cells[name] for name in names)], target.format)
     size = len(line.encode())
     chunk = filling.get(columns)
+    header = render_line(columns, target.format) if chunk is None else chunk.header
+    empty_size = len(header.encode())
+    if empty_size + size > target.max_file_bytes:
+        reason = f"its row takes {size} bytes: with the header that is more than a file may hold ({target.max_file_bytes})"
+        packing.ended.extend((change_id, "rejected", reason) for change_id in row.change_ids)
+        return
     if chunk is not None and chunk.byte_count + size > target.max_file_bytes:
         chunk.full = True
         packing.chunks.append(chunk)
         touched.pop(columns, None)
         chunk = None
     if chunk is None:
-        header = render_line(columns, target.format)
-        chunk = PackedChunk(columns, header, byte_count=len(header.encode()))
-        if chunk.byte_count + size > target.max_file_bytes:
-            reason = f"its row takes {size} bytes: with the header that is more than a file may hold ({target.max_file_bytes})"
-            packing.ended.extend((change_id, "rejected", reason) for change_id in row.change_ids)
-            return
-        filling[columns] = chunk
+        chunk = filling[columns] = PackedChunk(columns, header, byte_count=empty_size)
     touched[columns] = chunk
     chunk.rows.append(PackedRow(chunk.next_ordinal, row.key_norm, line, row.change_ids))
     chunk.next_ordinal += 1

@@ -37,7 +37,7 @@ IMPORT_JOB = _edges(
 )
 WINDOW = _edges(
     open="open done split abandoned blocked",
-    blocked="open abandoned",
+    blocked="open",
 )
 PUSH = _edges(
     running="paused held blocked",

@@ -172,6 +172,10 @@ class PullStream:
             if moved is None:
                 raise AssertionError(f"window {window.id} was moved by somebody else under our lease")
             upserted = await leads.upsert(connection, self.instance, self._pull.name, rows, owned, page.asked_at, now)
+            if upserted.refused:
+                # The later answer may have been another pull's, which told nothing of our fields: ask anew rather than lose them.
+                message = f"{upserted.refused} leads of the page are known from a later request; asking for it again"
+                raise Fault(Nature.TRANSIENT, "older_answer", message, "getMultipleLeads")
         self._metrics.page(self.instance, self._pull.name, len(rows), upserted.created, upserted.changed)
         walk.position, walk.leads, walk.expected = page.position, got, expected
         if page.position is None:

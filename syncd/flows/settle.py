@@ -112,7 +112,7 @@ class Settler:
         if failures or warnings or job.failed or job.state == "failed":
             rows = await chunks.sent_rows(self._lease.pool, chunk)
             # Of a job that failed as a whole, the rows that its results don't name go again anyway: none of them is in doubt.
-            failed_count = job.failed if job.state == "complete" else len(failures)
+            failed_count = job.failed if job.state == "complete" else 0
             verdicts = await asyncio.to_thread(settle_rows, rows, failures, warnings, chunk.lookup_field, failed_count)
             if job.state == "failed":
                 again = [row.ordinal for row in rows if row.ordinal not in verdicts]

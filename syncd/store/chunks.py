@@ -60,7 +60,6 @@ SELECT c.id, c.push, c.lookup_field, c.format, c.list_id, c.partition, c.columns
          WHERE j.instance = $1 AND j.state IN ('submitting', 'queued', 'importing', 'unconfirmed') AND b.list_id = c.list_id))
  ORDER BY CASE WHEN $3 THEN c.byte_count END, c.id LIMIT 1 FOR UPDATE OF c SKIP LOCKED
 """
-NEXT_DUE = "SELECT min(coalesce(not_before, '-infinity')) FROM syncd.chunk WHERE instance = $1 AND state = 'sealed'"
 CHUNK = """
 SELECT id, push, lookup_field, format, list_id, partition, columns, row_count, byte_count, sha256, split_depth
   FROM syncd.chunk WHERE id = $1
@@ -88,16 +87,15 @@ SELECT c.instance, c.push, c.lookup_field, c.format, c.list_id, c.partition, c.c
   FROM syncd.chunk c WHERE c.id = $1 RETURNING id
 """
 MOVE_CLAIMS = """
-UPDATE syncd.key_claim k SET chunk_id = $2 FROM syncd.chunk_row r, syncd.chunk c
- WHERE c.id = $1 AND r.chunk_id = c.id AND r.ordinal = ANY ($3::int[])
-   AND k.instance = c.instance AND k.lookup_field = c.lookup_field AND k.key_norm = r.key_norm
+UPDATE syncd.key_claim k SET chunk_id = $2
+ WHERE k.chunk_id = $1
+   AND k.key_norm = ANY (ARRAY(SELECT r.key_norm FROM syncd.chunk_row r WHERE r.chunk_id = $1 AND r.ordinal = ANY ($3::int[])))
 """
 MOVE_CHANGES = "UPDATE syncd.outbox SET chunk_id = $2 WHERE chunk_id = $1 AND ordinal = ANY ($3::int[])"
 MOVE_ROWS = "UPDATE syncd.chunk_row SET chunk_id = $2 WHERE chunk_id = $1 AND ordinal = ANY ($3::int[])"
-RELEASE_KEYS = """
-DELETE FROM syncd.key_claim k USING syncd.chunk_row r, syncd.chunk c
- WHERE c.id = $1 AND r.chunk_id = c.id AND k.instance = c.instance AND k.lookup_field = c.lookup_field AND k.key_norm = r.key_norm
-"""
+# Claims lock keys in the same order: neither side waits for the other in a circle.
+LOCK_KEYS = "SELECT count(*) FROM (SELECT FROM syncd.key_claim WHERE chunk_id = $1 ORDER BY key_norm FOR UPDATE) AS locked"
+RELEASE_KEYS = "DELETE FROM syncd.key_claim WHERE chunk_id = $1"
 WAKE_WAITING = "UPDATE syncd.outbox SET waits_for = NULL WHERE waits_for = $1"
 DROP_ROWS = "DELETE FROM syncd.chunk_row WHERE chunk_id = $1"
 CHANGES_PENDING = """
@@ -164,12 +162,11 @@ async def to_done(connection: Connection, chunk_id: int, now: datetime) -> int |
     return moved  # type: ignore[no-any-return]
 
 
-async def to_split(
-    connection: Connection, chunk_id: int, ordinals: Sequence[int], not_before: datetime | None, now: datetime
-) -> list[int]:
+async def to_split(connection: Connection, chunk_id: int, ordinals: Sequence[int], not_before: datetime | None, now: datetime) -> list[int]:
     """in_job → split: the rows `ordinals` become two sealed chunks (one row: one) that keep their claims; the others have ended."""
     if await connection.fetchval(TO_SPLIT, chunk_id, now) is None:
         return []
+    await connection.execute(LOCK_KEYS, chunk_id)
     middle = len(ordinals) // 2
     parts = []
     for part in filter(None, (ordinals[:middle], ordinals[middle:])):
@@ -194,6 +191,7 @@ async def dissolve(connection: Connection, chunk_id: int, reason: str, now: date
 
 async def _let_go(connection: Connection, chunk_id: int) -> None:
     # In this order: a claim that sees a key taken locks it, so what waits for the chunk is visible once the keys are deleted.
+    await connection.execute(LOCK_KEYS, chunk_id)
     await connection.execute(RELEASE_KEYS, chunk_id)
     await connection.execute(WAKE_WAITING, chunk_id)
     await connection.execute(DROP_ROWS, chunk_id)
@@ -202,11 +200,6 @@ async def _let_go(connection: Connection, chunk_id: int) -> None:
 async def of_removed_pushes(connection: Connection, instance: str, pushes: Sequence[str]) -> list[int]:
     """Open and sealed chunks of pushes that the configuration no longer names."""
     return [row["id"] for row in await connection.fetch(FOREIGN_TO_CONFIG, instance, list(pushes))]
-
-
-async def next_due(pool: Pool, instance: str) -> datetime | None:
-    """When the first sealed chunk may go, as far as its own `not_before` says; None when there is none."""
-    return await pool.fetchval(NEXT_DUE, instance)  # type: ignore[no-any-return]
 
 
 def _chunk(row: asyncpg.Record) -> Chunk:

@@ -40,7 +40,7 @@ ON CONFLICT (instance, pull) DO UPDATE
 SELECTOR = "SELECT selector FROM syncd.pull WHERE instance = $1 AND pull = $2 FOR UPDATE"
 ABANDON = """
 UPDATE syncd.pull_window SET state = 'abandoned', finished_at = $3, message = 'the pull asks for something else now'
- WHERE instance = $1 AND pull = $2 AND state IN ('open', 'blocked')
+ WHERE instance = $1 AND pull = $2 AND state = 'open'
 """
 STATE = "SELECT state, planned_until, planned_at, retry_at FROM syncd.pull WHERE instance = $1 AND pull = $2"
 PLAN_WINDOWS = """
@@ -69,9 +69,7 @@ UPDATE syncd.pull_window SET position = NULL, leads = 0, expected = NULL, restar
  WHERE id = $1 AND state = 'open' RETURNING restarts
 """
 SPLIT = "UPDATE syncd.pull_window SET state = 'split', finished_at = $2 WHERE id = $1 AND state = 'open' RETURNING instance, pull, source"
-BLOCK = (
-    "UPDATE syncd.pull SET state = 'blocked', retry_at = $3, message = $4 WHERE instance = $1 AND pull = $2 AND state = 'running'"
-)
+BLOCK = "UPDATE syncd.pull SET state = 'blocked', retry_at = $3, message = $4 WHERE instance = $1 AND pull = $2 AND state = 'running'"
 BLOCK_WINDOW = "UPDATE syncd.pull_window SET state = 'blocked', message = $2 WHERE id = $1 AND state = 'open' RETURNING id"
 UNBLOCK = "UPDATE syncd.pull SET state = 'running', retry_at = NULL, message = NULL WHERE instance = $1 AND pull = $2 AND state = 'blocked'"
 UNBLOCK_WINDOWS = "UPDATE syncd.pull_window SET state = 'open' WHERE instance = $1 AND pull = $2 AND state = 'blocked'"
@@ -84,11 +82,11 @@ async def register(connection: Connection, instance: str, pull: str, selector: s
     """Make the pull known, running if it was blocked. Returns True when it asks for something else than before."""
     before = await connection.fetchval(SELECTOR, instance, pull)
     await connection.execute(REGISTER, instance, pull, selector, since)
-    if before is not None and before != selector:
-        await connection.execute(ABANDON, instance, pull, now)
-        return True
     await connection.execute(UNBLOCK_WINDOWS, instance, pull)
-    return False
+    if before is None or before == selector:
+        return False
+    await connection.execute(ABANDON, instance, pull, now)
+    return True
 
 
 async def state(pool: Pool, instance: str, pull: str) -> PullState:
@@ -117,9 +115,7 @@ async def next_window(pool: Pool, instance: str, pull: str, taken: Sequence[int]
     return OpenWindow(row["id"], window, row["position"], row["leads"], row["expected"], row["walks"])
 
 
-async def advance(
-    connection: Connection, window_id: int, before: str | None, position: str, leads: int, expected: int
-) -> int | None:
+async def advance(connection: Connection, window_id: int, before: str | None, position: str, leads: int, expected: int) -> int | None:
     """open → open: move the position with the rows, in their transaction. None when the window has moved otherwise meanwhile."""
     return await connection.fetchval(ADVANCE, window_id, before, position, leads, expected)  # type: ignore[no-any-return]
 
@@ -149,9 +145,7 @@ async def split(connection: Connection, window_id: int, parts: Sequence[Window],
     return window_id
 
 
-async def block(
-    connection: Connection, instance: str, pull: str, window_id: int | None, retry_at: datetime, message: str
-) -> None:
+async def block(connection: Connection, instance: str, pull: str, window_id: int | None, retry_at: datetime, message: str) -> None:
     """running → blocked, and with it the window that met the fault."""
     await connection.execute(BLOCK, instance, pull, retry_at, message)
     if window_id is not None:

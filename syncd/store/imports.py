@@ -1,5 +1,6 @@
 """Import jobs: one attempt each to have a chunk imported, and what became of every change of it. One function per edge."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,7 @@ from syncd.store.chunks import Chunk
 from syncd.store.leases import Connection, Pool
 from syncd.store.outbox import ensure_partition
 
-JobState = Literal[
-    "submitting", "queued", "importing", "complete", "failed", "refused", "unconfirmed", "absent", "lost", "settled"
-]
+JobState = Literal["submitting", "queued", "importing", "complete", "failed", "refused", "unconfirmed", "absent", "lost", "settled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +50,14 @@ UPDATE syncd.import_job SET state = $2, batch_id = $3, request_id = $4,
        finished_at = CASE WHEN $2 IN ('complete', 'failed') THEN $5::timestamptz END
  WHERE id = $1 AND state = 'submitting' RETURNING id
 """
-TO_REFUSED = (
-    "UPDATE syncd.import_job SET state = 'refused', message = $2 WHERE id = $1 AND state = 'submitting' RETURNING chunk_id"
-)
-TO_UNCONFIRMED = (
-    "UPDATE syncd.import_job SET state = 'unconfirmed', message = $2 WHERE id = $1 AND state = 'submitting' RETURNING id"
-)
+TO_REFUSED = "UPDATE syncd.import_job SET state = 'refused', message = $2 WHERE id = $1 AND state = 'submitting' RETURNING chunk_id"
+TO_UNCONFIRMED = "UPDATE syncd.import_job SET state = 'unconfirmed', message = $2 WHERE id = $1 AND state = 'submitting' RETURNING id"
 ORPHANED = """
 UPDATE syncd.import_job SET state = 'unconfirmed', message = 'the daemon ended before Marketo''s answer was written'
  WHERE instance = $1 AND state = 'submitting' RETURNING id
 """
 TO_QUEUED = "UPDATE syncd.import_job SET state = 'queued', batch_id = $2 WHERE id = $1 AND state = 'unconfirmed' RETURNING id"
-TO_ABSENT = (
-    "UPDATE syncd.import_job SET state = 'absent', message = $2 WHERE id = $1 AND state = 'unconfirmed' RETURNING chunk_id"
-)
+TO_ABSENT = "UPDATE syncd.import_job SET state = 'absent', message = $2 WHERE id = $1 AND state = 'unconfirmed' RETURNING chunk_id"
 LOOKED = """
 UPDATE syncd.import_job
    SET state = CASE WHEN state = 'importing' AND $2 = 'queued' THEN state ELSE $2 END, looked_at = $3, polls = polls + 1,
@@ -82,19 +75,19 @@ TO_LOST = """
 UPDATE syncd.import_job SET state = 'lost', settled_at = $2, unverified = row_count, message = $3
  WHERE id = $1 AND state IN ('queued', 'importing', 'complete', 'failed') RETURNING id
 """
+# The verdicts are looked up, not joined: a join was planned as a nested loop over the rows and their verdicts.
 END_CHANGES = """
-WITH verdict AS (
-    SELECT * FROM unnest($3::int[], $4::text[], $5::text[]) AS v (ordinal, state, reason)
-), ended AS (
-    DELETE FROM syncd.outbox WHERE chunk_id = $1 AND ordinal <> ALL ($8::int[]) RETURNING *
+WITH ended AS (
+    DELETE FROM syncd.outbox WHERE chunk_id = $1 RETURNING *
 )
 INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, reason, attempt, import_job_id, created_at, settled_at)
-SELECT e.id, e.instance, e.push, e.key, e.key_norm, e.fields, coalesce(v.state, $6), coalesce(v.reason, $9), e.attempt, $2, e.created_at, $7
-  FROM ended e LEFT JOIN verdict v USING (ordinal)
+SELECT id, instance, push, key, key_norm, fields, coalesce($3::jsonb -> ordinal::text ->> 0, $4),
+       coalesce($3::jsonb -> ordinal::text ->> 1, $5::text), attempt, $2, created_at, $6
+  FROM ended
 """
 RUNS = """
-SELECT finished_at - started_at AS run FROM syncd.import_job
- WHERE instance = $1 AND finished_at IS NOT NULL AND started_at IS NOT NULL ORDER BY finished_at DESC LIMIT $2
+SELECT finished_at - coalesce(nullif(started_at, finished_at), submitted_at) AS run FROM syncd.import_job
+ WHERE instance = $1 AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT $2
 """
 LONGEST_WAIT = """
 SELECT max(finished_at - coalesce(started_at, submitted_at)) FROM syncd.import_job WHERE instance = $1 AND finished_at >= $2
@@ -114,9 +107,7 @@ async def live(pool: Pool, instance: str) -> list[Job]:
     return [Job(**row) for row in await pool.fetch(LIVE, instance)]
 
 
-async def to_answered(
-    connection: Connection, job_id: int, batch_id: int, status: str, request_id: str | None, now: datetime
-) -> int | None:
+async def to_answered(connection: Connection, job_id: int, batch_id: int, status: str, request_id: str | None, now: datetime) -> int | None:
     """submitting → queued | importing | complete | failed: Marketo answered with a batchId."""
     return await connection.fetchval(TO_ANSWERED, job_id, status, batch_id, request_id, now)  # type: ignore[no-any-return]
 
@@ -185,11 +176,11 @@ async def settle(
     }
     if await connection.fetchval(TO_SETTLED, job.id, now, *counts.values()) is None:
         return None
-    await end_changes(connection, job.chunk_id, job.id, verdicts, "applied", now, again)
     if again:
         await chunks.to_split(connection, job.chunk_id, again, not_before, now)
     else:
         await chunks.to_done(connection, job.chunk_id, now)
+    await end_changes(connection, job.chunk_id, job.id, verdicts, "applied", now)
     return counts
 
 
@@ -209,19 +200,15 @@ async def end_changes(
     verdicts: Mapping[int, tuple[str, str]],
     otherwise: str,
     now: datetime,
-    again: Sequence[int] = (),
     reason: str | None = None,
 ) -> None:
-    """in_chunk → an end, for the changes of all rows but `again`: as `verdicts` says by ordinal, else `otherwise` for `reason`."""
+    """in_chunk → an end, for the changes that the chunk still has: as `verdicts` says by ordinal, else `otherwise` for `reason`."""
     await ensure_partition(connection, now.date())
-    ordinals = list(verdicts)
-    states = [state for state, _ in verdicts.values()]
-    reasons = [reason for _, reason in verdicts.values()]
-    await connection.execute(END_CHANGES, chunk_id, job_id, ordinals, states, reasons, otherwise, now, list(again), reason)
+    await connection.execute(END_CHANGES, chunk_id, job_id, json.dumps(verdicts), otherwise, reason, now)
 
 
 async def recent_runs(pool: Pool, instance: str, count: int = 25) -> list[timedelta]:
-    """How long the latest jobs of ours ran, as far as we saw them run."""
+    """How long the latest jobs of ours ran; where none of it was seen, how long they were in the queue."""
     return [row["run"] for row in await pool.fetch(RUNS, instance, count)]
 
 

@@ -30,23 +30,25 @@ WITH page AS MATERIALIZED (
                   excluded.asked_at, NULL::timestamptz
              FROM (SELECT n.*, n.attributes = l.attributes AND n.misfits IS NOT DISTINCT FROM l.misfits
                                AND excluded.email IS NOT DISTINCT FROM l.email AND l.deleted_at IS NULL AS same
-                     FROM (SELECT (l.attributes - $8::text[]) || excluded.attributes AS attributes,
-                                  nullif((coalesce(l.misfits, '{}') - $8::text[]) || coalesce(excluded.misfits, '{}'), '{}') AS misfits
+                     FROM (SELECT coalesce(l.attributes - $8::text[], '{}') || excluded.attributes AS attributes,
+                                  nullif(coalesce(l.misfits - $8::text[], '{}') || coalesce(excluded.misfits, '{}'), '{}') AS misfits
                           ) n
                   ) m)
      WHERE l.asked_at <= excluded.asked_at AND (l.deleted_at IS NULL OR l.deleted_at < excluded.asked_at)
     RETURNING (xmax = 0) AS created, changed_at = $10 AS changed
 )
-SELECT count(*) FILTER (WHERE created) AS created, count(*) FILTER (WHERE changed AND NOT created) AS changed FROM written
+SELECT count(*) FILTER (WHERE created) AS created, count(*) FILTER (WHERE changed AND NOT created) AS changed,
+       (SELECT count(*) FROM fresh) - count(*) AS refused FROM written
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Upserted:
-    """What a page did to the mirror, in leads; the rest of the page was as it is already, or older than what is there."""
+    """What a page did to the mirror, in leads. `refused` are those of which a later request has told already."""
 
     created: int
     changed: int
+    refused: int = 0
 
 
 async def upsert(
@@ -54,11 +56,11 @@ async def upsert(
     instance: str,
     pull: str,
     rows: Sequence[MirrorRow],
-    owned: Sequence[str],
+    owned: Sequence[str] | None,
     asked_at: datetime,
     now: datetime,
 ) -> Upserted:
-    """Write a page of leads. `owned` are the fields that the pull asks for, and may empty."""
+    """Write a page of leads. `owned` are the fields that the pull asks for, and may empty; None is all."""
     latest = {row.lead_id: row for row in rows}.values()
     record = await connection.fetchrow(
         UPSERT,
@@ -69,9 +71,9 @@ async def upsert(
         [row.misfits for row in latest],
         [row.digest for row in latest],
         pull,
-        list(owned),
+        owned,
         asked_at,
         now,
     )
     assert record is not None
-    return Upserted(record["created"], record["changed"])
+    return Upserted(record["created"], record["changed"], record["refused"])

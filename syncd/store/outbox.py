@@ -22,7 +22,8 @@ SELECT id, key, key_norm, fields::text AS fields, created_at FROM syncd.outbox
 # that we make wait for its chunk are to be seen by it. No row waits for ever.
 CLAIMED_KEYS = """
 SELECT k.key_norm, k.chunk_id FROM syncd.key_claim k
- WHERE k.instance = $1 AND k.lookup_field = $2 AND k.key_norm = ANY ($3::text[]) FOR SHARE
+ WHERE k.instance = $1 AND k.lookup_field = $2 AND k.key_norm = ANY ($3::text[])
+ ORDER BY k.key_norm FOR SHARE
 """
 RAISE_MARK = """
 INSERT INTO syncd.claim_mark AS m (instance, claimed_up_to) VALUES ($1, $2)
@@ -30,12 +31,15 @@ ON CONFLICT (instance) DO UPDATE SET claimed_up_to = greatest(m.claimed_up_to, e
 """
 MARK = "SELECT claimed_up_to FROM syncd.claim_mark WHERE instance = $1"
 # A change of yesterday's clock may settle before it was created; a day's grace keeps partition pruning and forgives that.
+# The same text as a key of another lookup field is another lead.
 OVERWRITTEN = """
 SELECT late.id, array_agg(DISTINCT f.name) AS names
   FROM unnest($2::bigint[], $3::text[], $4::timestamptz[]) AS late (id, key_norm, created_at)
   JOIN syncd.change_history h
     ON h.instance = $1 AND h.key_norm = late.key_norm AND h.id > late.id
    AND h.state IN ('applied', 'warned', 'unverified') AND h.settled_at >= late.created_at - interval '1 day'
+  JOIN syncd.import_job j ON j.id = h.import_job_id
+  JOIN syncd.chunk c ON c.id = j.chunk_id AND c.lookup_field = $5
  CROSS JOIN LATERAL jsonb_object_keys(h.fields) AS f (name)
  GROUP BY late.id
 """
@@ -91,9 +95,7 @@ async def claimable(connection: Connection, instance: str, push: Push, limit: in
     if not rows:
         return Claimable((), {}, ())
     keys = list({row["key_norm"] for row in rows})
-    claimed = {
-        row["key_norm"]: row["chunk_id"] for row in await connection.fetch(CLAIMED_KEYS, instance, push.lookup_field, keys)
-    }
+    claimed = {row["key_norm"]: row["chunk_id"] for row in await connection.fetch(CLAIMED_KEYS, instance, push.lookup_field, keys)}
     mark = await connection.fetchval(MARK, instance) or 0
     late = [row for row in rows if row["id"] <= mark and row["key_norm"] not in claimed]
     overwritten: dict[int, frozenset[str]] = {}
@@ -104,16 +106,14 @@ async def claimable(connection: Connection, instance: str, push: Push, limit: in
             [row["id"] for row in late],
             [row["key_norm"] for row in late],
             [row["created_at"] for row in late],
+            push.lookup_field,
         )
         overwritten = {row["id"]: frozenset(row["names"]) for row in found}
     changes = [
-        PendingChange(row["id"], row["key"], row["key_norm"], row["fields"], overwritten.get(row["id"], frozenset()))
-        for row in rows
+        PendingChange(row["id"], row["key"], row["key_norm"], row["fields"], overwritten.get(row["id"], frozenset())) for row in rows
     ]
     await connection.execute(RAISE_MARK, instance, rows[-1]["id"])
-    open_chunks = await connection.fetch(
-        OPEN_CHUNKS, instance, push.name, push.lookup_field, push.format, push.list_id, push.partition
-    )
+    open_chunks = await connection.fetch(OPEN_CHUNKS, instance, push.name, push.lookup_field, push.format, push.list_id, push.partition)
     return Claimable(changes, claimed, [_open_chunk(row) for row in open_chunks])
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from syncd.config import ConfigErrors, Problem, load
 from syncd.core.settings import Settings
 

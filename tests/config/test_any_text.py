@@ -8,6 +8,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+
 from syncd.config import ConfigErrors, load
 from syncd.config.model import Document
 

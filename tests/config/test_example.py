@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from syncd.config import load
 from syncd.core import settings
 from syncd.core.settings import Settings

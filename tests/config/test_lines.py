@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from syncd.config import ConfigErrors, Problem, load
 
 from .conftest import Load, Problems, document

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from syncd.core import settings
 from syncd.core.settings import Http, Instance
 

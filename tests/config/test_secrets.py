@@ -4,6 +4,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+
 from syncd.config import ConfigErrors, load
 from syncd.core.settings import Secret
 

@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from syncd.config.values import NotAllowed, duration, duration_text, moment, size
 
 MILLISECOND = timedelta(milliseconds=1)

@@ -159,3 +159,22 @@ async def test_the_days_quota_stops_the_pull_until_midnight_central(house: Build
         await home.run(60)
         home.clock.advance(86400)
     assert await mirror(home) == truth(home)
+
+
+async def test_an_answer_that_another_pulls_later_one_overtook_is_asked_for_again(house: Build) -> None:
+    names = replace(PULL, name="names", fields=("FirstName", "LastName"))
+    work = replace(PULL, name="work", fields=("Company", "LeadScore"))
+    home = await house(pulls=[names, work], leads=40)
+    first, second = (flow for flow in home.flows if flow.name.startswith("pull"))
+    await first.step()  # plans
+    home.simulator.script("soap", Fault.SHORT_PAGE)
+    await first.step()  # writes a page, and has asked for the one after it
+    home.clock.advance(60)
+    for _ in range(6):
+        await second.step()  # writes all leads, as of a minute later
+    await home.run(60)
+    rows = await home.pool.fetch("SELECT attributes FROM syncd.lead")
+    held = {name for row in rows for name in orjson.loads(row["attributes"])}
+    assert held == {"firstName", "lastName", "company", "leadScore"}
+    wanted = sum(len(fields) for _, _, fields in home.simulator.world.truth(("FirstName", "LastName", "Company", "LeadScore")))
+    assert sum(len(orjson.loads(row["attributes"])) for row in rows) == wanted
