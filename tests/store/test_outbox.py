@@ -1,6 +1,7 @@
 """Claims: every pending change is taken once, in order, and none waits for ever."""
 
 import asyncio
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
@@ -219,3 +220,16 @@ async def test_two_sessions_that_need_the_same_new_partition_both_go_on(pool: Po
             waiting = started(outbox.ensure_partition(two, NOW.date()))
             await until_blocked(pool, waiting)
         await asyncio.wait_for(waiting, 10)
+
+
+async def test_late_rows_are_looked_up_by_their_keys_before_anything_is_known_of_the_tables(pool: Pool) -> None:
+    await pool.execute("SELECT syncd.ensure_history_partition('2026-03-02')")
+    await pool.execute(
+        """INSERT INTO syncd.change_history SELECT n, 'acme', 'contacts', 'k' || n, 'k' || n, '{}', 'applied', NULL, 0, 1, NULL,
+                  '2026-03-02', '2026-03-02' FROM generate_series(1, 20000) n"""
+    )
+    moment = datetime(2026, 3, 2, tzinfo=UTC)
+    rows = await pool.fetch("EXPLAIN " + outbox.OVERWRITTEN, "acme", [1, 2], ["k1", "k2"], [moment, moment], "email")
+    plan = "\n".join(row[0] for row in rows)
+    assert "instance_key_norm_id_idx" in plan
+    assert "Seq Scan" not in plan
