@@ -25,6 +25,17 @@ def configure(settings: Logging, clock: Clock, out: TextIO = sys.stderr) -> None
         logger_factory=structlog.WriteLoggerFactory(file=out),
         cache_logger_on_first_use=False,
     )
+    logging.basicConfig(handlers=[_Libraries()], level=logging.WARNING, force=True)
+
+
+class _Libraries(logging.Handler):
+    """What libraries have to say, as events of ours: one line each, and no traceback of what the daemon goes on from anyway."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        structlog.get_logger().log(
+            record.levelno, "library", logger=record.name, message=record.getMessage(), error=repr(error) if error else None
+        )
 
 
 def _renderer(settings: Logging, out: TextIO) -> Processor:

@@ -1,6 +1,7 @@
 """Logs: one line an event in the chosen form, stamped by the daemon's clock, and nothing below the chosen level."""
 
 import io
+import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Literal
@@ -18,8 +19,10 @@ NOON = ManualClock(datetime(2026, 3, 2, 12, tzinfo=UTC))
 
 @pytest.fixture(autouse=True)
 def _restore() -> Iterator[None]:
+    handlers = logging.getLogger().handlers[:]
     yield
     structlog.reset_defaults()
+    logging.basicConfig(handlers=handlers, force=True)
 
 
 def written(log_format: Literal["json", "logfmt", "console"], level: Literal["info", "warning"] = "info") -> str:
@@ -53,3 +56,22 @@ def test_the_console_form_is_for_people() -> None:
 
 def test_what_is_below_the_level_is_not_written() -> None:
     assert written("json", "warning") == ""
+
+
+def test_what_libraries_say_is_one_line_of_ours() -> None:
+    out = io.StringIO()
+    logs.configure(Logging(format="json"), NOON, out)
+    try:
+        raise OSError("gone")
+    except OSError:
+        logging.getLogger("asyncpg.pool").warning("Failed to restore %s", "it", exc_info=True)
+    logging.getLogger("asyncpg.pool").info("of no interest")
+    (line,) = out.getvalue().splitlines()
+    assert orjson.loads(line) == {
+        "time": "2026-03-02T12:00:00.000Z",
+        "level": "warning",
+        "event": "library",
+        "logger": "asyncpg.pool",
+        "message": "Failed to restore it",
+        "error": "OSError('gone')",
+    }
