@@ -39,6 +39,7 @@ HEARTBEAT = 3.0  # seconds, real
 SILENCE = 15.0  # seconds, real: architecture.md, One daemon per instance
 STANDBY_LOOK = 1.0  # seconds, real
 DRAIN = 5.0  # seconds, real, that running steps have to end by themselves
+LAST_WRITES = 2.0  # seconds, real, that cancelled ones have for the writes that they finish
 STUCK = 600.0  # seconds, real, without a step of any flow
 
 
@@ -78,12 +79,15 @@ class Daemon:
             async with asyncio.TaskGroup() as tasks:
                 beat = tasks.create_task(self._log_metrics())
                 workers = [tasks.create_task(self._work_for(instance, dsn, pool)) for instance in self._settings.instances]
-                await self._stop.wait()
-                systemd.notify("STOPPING=1", "STATUS=stopping")
-                beat.cancel()
-                _, late = await asyncio.wait(workers, timeout=DRAIN)
-                for worker in late:
-                    worker.cancel()
+                try:
+                    await self._stop.wait()
+                    systemd.notify("STOPPING=1", "STATUS=stopping")
+                    beat.cancel()
+                    _, late = await asyncio.wait(workers, timeout=DRAIN)
+                    for worker in late:
+                        worker.cancel()
+                finally:
+                    asyncio.get_running_loop().call_later(LAST_WRITES, _cut_off, pool)
         log.info("stopped")
 
     async def _work_for(self, instance: Instance, dsn: str, pool: leases.Pool) -> None:
@@ -96,6 +100,7 @@ class Daemon:
             except* loop.DATABASE_FAULTS as group:
                 log.warning("database_fault", instance=instance.name, error=loop.describe_error(_first(group)))
             self.metrics.lease(instance.name, held=False)
+            self._last_progress = time.monotonic()  # a restart would not bring the database back
             await self._pause(STANDBY_LOOK)
 
     async def _hold_lease(self, instance: Instance, dsn: str, pool: leases.Pool) -> None:
@@ -138,7 +143,8 @@ class Daemon:
 
     async def _run_flows(self, instance: Instance, lease: Lease) -> None:
         await self._register(instance, lease)
-        async with open_wire(instance, self._clock, Ledger(instance.name, lease.pool), self.metrics) as wire, asyncio.TaskGroup() as tasks:
+        ledger = Ledger(instance.name, lease.pool)
+        async with open_wire(instance, self._clock, ledger, self.metrics, lease.is_sure) as wire, asyncio.TaskGroup() as tasks:
             for flow in self._build(instance, lease, wire):
                 tasks.create_task(loop.run(flow, self._clock, self._stop, self._note_progress, self._jitter))
 
@@ -154,12 +160,13 @@ class Daemon:
                     PullStream(name, pull, stream, shared, wire.soap, dictionaries.soap, lease, clock, metrics, jitter)
                     for stream in range(pull.streams)
                 ]
-        if wire.imports is not None and instance.pushes:
-            flows += [
-                Packer(name, instance.pushes, limits, lease, clock, metrics),
-                Submitter(name, instance.pushes, limits, wire.imports, lease, clock, metrics, jitter),
-                Settler(name, instance.pushes, limits, wire.imports, lease, clock, metrics, jitter),
-            ]
+        if wire.imports is not None:
+            flows.append(Settler(name, instance.pushes, limits, wire.imports, lease, clock, metrics, jitter))
+            if instance.pushes:
+                flows += [
+                    Packer(name, instance.pushes, limits, lease, clock, metrics),
+                    Submitter(name, instance.pushes, limits, wire.imports, lease, clock, metrics, jitter),
+                ]
         return flows
 
     async def _register(self, instance: Instance, lease: Lease) -> None:
@@ -226,6 +233,13 @@ async def database(settings: Database) -> AsyncIterator[str]:
 
         await migrate.upgrade(server.dsn)
         yield server.dsn
+
+
+def _cut_off(pool: leases.Pool) -> None:
+    """End the sessions that keep us waiting, for a database that hangs or for somebody's lock; the next start finds out what they lost."""
+    if not pool.is_closing():
+        log.warning("database_cut_off", reason="it kept the last writes waiting")
+        pool.terminate()
 
 
 async def _close_pool(pool: leases.Pool) -> None:

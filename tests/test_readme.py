@@ -12,7 +12,7 @@ import pytest
 import typer
 import yaml
 
-from syncd.cli import app
+from syncd.cli.commands import app
 from syncd.config import load
 from syncd.core import states
 

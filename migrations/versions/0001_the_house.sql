@@ -190,7 +190,9 @@ CREATE TABLE syncd.outbox (
     sync_batch_id bigint,
     CHECK ((state = 'in_chunk') = (chunk_id IS NOT NULL AND ordinal IS NOT NULL)),
     CHECK ((state = 'in_batch') = (sync_batch_id IS NOT NULL)),
-    CHECK (waits_for IS NULL OR state = 'pending')
+    CHECK (waits_for IS NULL OR state = 'pending'),
+    -- what an index can hold: a longer key could neither be claimed nor rejected, and all others would wait behind it
+    CONSTRAINT key_of_1000_bytes_at_most CHECK (octet_length(key) <= 1000)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 20000, autovacuum_analyze_scale_factor = 0.05);
 CREATE INDEX outbox_claimable ON syncd.outbox (instance, push, id) WHERE state = 'pending' AND waits_for IS NULL;
 CREATE INDEX outbox_waiting   ON syncd.outbox (waits_for) WHERE waits_for IS NOT NULL;
@@ -200,7 +202,7 @@ COMMENT ON TABLE  syncd.outbox               IS 'Live changes on their way to Ma
 COMMENT ON COLUMN syncd.outbox.id            IS 'Identity, and per key the order of changes';
 COMMENT ON COLUMN syncd.outbox.instance      IS 'The Marketo subscription, as named in the YAML';
 COMMENT ON COLUMN syncd.outbox.push          IS 'The push, as named in the YAML';
-COMMENT ON COLUMN syncd.outbox.key           IS 'The value of the push''s lookup field';
+COMMENT ON COLUMN syncd.outbox.key           IS 'The value of the push''s lookup field, of at most 1,000 bytes';
 COMMENT ON COLUMN syncd.outbox.fields        IS 'REST field name → value to set; null or an empty text clears the field, an absent field is left alone';
 COMMENT ON COLUMN syncd.outbox.created_at    IS 'When the application''s transaction began';
 COMMENT ON COLUMN syncd.outbox.state         IS 'pending, in_chunk, in_batch, held (by the guard), parked (cannot go as things are; see reason)';

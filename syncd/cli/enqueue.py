@@ -22,6 +22,7 @@ from syncd.store.enqueue import Enqueued, enqueue_all
 from syncd.store.pool import CONNECT_TIMEOUT, explained
 
 REPORT_EVERY = 1_000  # rows
+_MARKS = {";": "semicolons", "\t": "tabs"}  # what spreadsheets write instead of commas, some by their language
 
 
 async def enqueue(settings: Settings, instance: str, push: Push, file: Path, key_column: str | None, clear_empty: bool) -> Enqueued:
@@ -61,7 +62,7 @@ def read_changes(
     # utf-8-sig: spreadsheets begin their files with a byte order mark
     text = io.TextIOWrapper(source, encoding="utf-8-sig", newline="")
     reader = csv.reader(text, strict=True)
-    line = 1
+    line, has_positions = 1, source.seekable()  # a pipe has none
     try:
         header = next(reader, [])
         key_at = _key_at(header, key_column, name)
@@ -76,7 +77,7 @@ def read_changes(
                 }
                 yield row[key_at], orjson.dumps(fields).decode()
             line = reader.line_num + 1
-            if count % REPORT_EVERY == 0:
+            if has_positions and count % REPORT_EVERY == 0:
                 progress(source.tell())
     except UnicodeDecodeError:
         raise Refused(f"{name}: is not UTF-8 text, at or after line {line}; nothing was enqueued") from None
@@ -93,6 +94,8 @@ def _key_at(header: Sequence[str], key_column: str, name: str) -> int:
         raise Refused(f"{name}:1: column {blank} has no name; nothing was enqueued")
     if twice := next((column for column in header if header.count(column) > 1), None):
         raise Refused(f'{name}:1: two columns are named "{twice}"; nothing was enqueued')
+    if len(header) == 1 and (separator := next((mark for mark in _MARKS if mark in header[0]), None)):
+        raise Refused(f"{name}:1: seems to be separated by {_MARKS[separator]}; save it separated by commas; nothing was enqueued")
     if key_column not in header:
         near = difflib.get_close_matches(key_column, header, n=1)
         hint = f'is it "{near[0]}"? then give --key {near[0]}' if near else "name the column that holds the key with --key"

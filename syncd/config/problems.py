@@ -10,7 +10,7 @@ _LONGEST_SHOWN = 80
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake. `line` counts from 1; `path` is dotted (`instances.acme.limits`) and empty for the file as a whole."""
+    """One mistake. `line` counts from 1, 0 if the file was not read; `path` is dotted (`instances.acme.limits`), empty for the whole."""
 
     file: str
     line: int
@@ -18,7 +18,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}: "
+        place = f"{self.file}:{self.line}: " if self.line else f"{self.file}: "
         return f"{place}{self.path}: {self.message}" if self.path else f"{place}{self.message}"
 
 

@@ -47,7 +47,7 @@ def _text(path: Path, report: Report) -> str:
         data = path.read_bytes()
         return data.decode("utf-8")
     except OSError as error:
-        report.add(1, (), f"cannot read the file: {error.strerror or 'it is unreadable'}")
+        report.add(0, (), f"cannot read the file: {error.strerror or 'it is unreadable'}")
     except UnicodeDecodeError as error:
         report.add(data.count(b"\n", 0, error.start) + 1, (), "is not UTF-8 text")
     return ""

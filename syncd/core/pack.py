@@ -145,7 +145,11 @@ def _cells(change: PendingChange, target: Target) -> dict[str, str] | _Verdict:
     if not change.key_norm:
         return _Verdict("rejected", f"the key is empty: it must be a value of {target.lookup_field}")
     cells: dict[str, str] = {}
-    for name, value in json.loads(change.fields, parse_int=str, parse_float=str).items():
+    try:
+        fields = json.loads(change.fields, parse_int=str, parse_float=str)
+    except RecursionError:
+        return _Verdict("rejected", "its values are nested deeper than any field's")
+    for name, value in fields.items():
         if name in change.overwritten and name != target.lookup_field:
             continue
         if value is None or value == "":

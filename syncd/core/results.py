@@ -82,6 +82,12 @@ def settle_rows(
     return verdicts
 
 
+def keys_of(results: Sequence[ResultRow], lookup_field: str) -> list[str] | None:
+    """The keys that the results name, folded; None when one of them shows none."""
+    keys = [_folded(result.cells.get(lookup_field, "")) for result in results]
+    return keys if all(keys) else None
+
+
 def _fitting(result: ResultRow, sent: Sequence[SentRow], by_key: Mapping[str, Sequence[SentRow]], lookup_field: str) -> Sequence[SentRow]:
     key = _folded(result.cells.get(lookup_field, ""))
     if key:

@@ -51,7 +51,7 @@ class RehearsalError(Exception):
 
 
 async def run(options: DemoOptions, console: Console | None = None) -> int:
-    """Rehearse the whole job. Returns 0 when everything agrees, 1 when not, 130 or 143 when stopped by SIGINT or SIGTERM.
+    """Rehearse the whole job. Returns 0 when everything agrees, 1 when not, 128 and its number when stopped by a signal.
 
     Call it from the main thread: it listens to signals, and the embedded server ends with the thread that started it.
     """
@@ -72,7 +72,7 @@ async def run(options: DemoOptions, console: Console | None = None) -> int:
 
 @contextmanager
 def _signals(work: "asyncio.Future[int]") -> Iterator[list[int]]:
-    """Let the first SIGINT or SIGTERM cancel `work`; further ones must not disturb its cleaning up. Yields those received."""
+    """Let the first signal cancel `work`; further ones must not disturb its cleaning up. Yields those received."""
     loop, received = asyncio.get_running_loop(), list[int]()
 
     def stop(number: int) -> None:
@@ -80,7 +80,9 @@ def _signals(work: "asyncio.Future[int]") -> Iterator[list[int]]:
             work.cancel()
         received.append(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # the terminal was closed; under nohup it is ignored
+        numbers.append(signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, stop, number)
     try:

@@ -135,11 +135,28 @@ class Board:
         order = (*SETTLED, "parked", "in_chunk", "pending")
         parts = [(now.changes.get(state, 0), _COLOURS.get(state, "white")) for state in order]
         words = f"{now.settled:,} of {now.enqueued:,} settled  {rate:,.0f}/s"
-        legend = Text()
-        for state in reversed(order):
-            if now.changes.get(state):
-                legend.append("■ ", _COLOURS.get(state, "white")).append(f"{state.replace('_', ' ')} {now.changes[state]:,}  ")
-        return Group(_bar(parts, now.to_enqueue, words), legend)
+        legend = [
+            Text.assemble(("■ ", _COLOURS.get(state, "white")), f"{state.replace('_', ' ')} {now.changes[state]:,}")
+            for state in reversed(order)
+            if now.changes.get(state)
+        ]
+        return Group(_bar(parts, now.to_enqueue, words), _Flow(legend))
+
+
+@dataclass(frozen=True)
+class _Flow:
+    """Words side by side, on as many lines as they take; none is broken."""
+
+    words: Iterable[Text]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        line = Text()
+        for word in self.words:
+            if line and len(line) + len(word) + 2 > options.max_width:
+                yield line
+                line = Text()
+            line.append("  " if line else "").append_text(word)
+        yield line
 
 
 @dataclass(frozen=True)

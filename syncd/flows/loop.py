@@ -90,12 +90,17 @@ async def _until(moment: datetime, clock: Clock, stop: asyncio.Event) -> None:
 
 
 async def shielded(write: Coroutine[Any, Any, T]) -> T:
-    """Finish a write of state even when cancelled, and only then be cancelled: what Marketo said must not be forgotten."""
+    """Finish a write of state even when cancelled, and only then be cancelled: what Marketo said must not be forgotten.
+
+    Whatever the write then comes to, even when it fails: the cancellation stands, as it is told only once.
+    """
     task = asyncio.ensure_future(write)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await task
+        await asyncio.wait((task,))
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("write_failed", error=describe_error(error))
         raise
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
@@ -23,6 +23,7 @@ from syncd.marketo.imports import Imports, Submitted, envelope_bytes
 from syncd.ops.metrics import Metrics
 from syncd.store import chunks, imports, outbox, pushes
 from syncd.store.chunks import Chunk
+from syncd.store.imports import Job
 from syncd.store.leases import Lease
 
 log = structlog.get_logger()
@@ -124,7 +125,9 @@ class Submitter:
         now = self._clock.now()
         if self._not_before is not None and now < self._not_before:
             return Idle(self._not_before)
-        if await self._room() <= 0:
+        jobs = await imports.live(self._lease.pool, self.instance)
+        await self._take_back(job for job in jobs if job.state == "submitting")
+        if await self._room(jobs) <= 0:
             return Idle(now + SECOND)
         async with self._lease.transaction() as connection:
             chunk = await chunks.next_sealed(connection, self.instance, now, smallest=self._refusals > 0)
@@ -133,10 +136,22 @@ class Submitter:
         return await self._submit(chunk)
 
     async def close(self) -> None:
-        """Nothing is under way between two steps."""
+        """Write what became of the last POST, if the database would not take it before: a restart could only call it unconfirmed."""
+        if self._unwritten is not None:
+            try:
+                await self._write(self._unwritten)
+            except DATABASE_FAULTS as error:
+                self._log.warning("import_not_written", error=describe_error(error))
 
-    async def _room(self) -> int:
-        jobs = await imports.live(self._lease.pool, self.instance)
+    async def _take_back(self, jobs: Iterable[Job]) -> None:
+        """Between two steps no POST is under way: such a job began in a commit that the database did not confirm; nothing was sent."""
+        for job in jobs:
+            async with self._lease.transaction() as connection:
+                await imports.to_refused(connection, job.id, "the database did not confirm its beginning, so that nothing was sent")
+                await chunks.to_sealed(connection, job.chunk_id, None)
+            self._log.warning("import_taken_back", push=job.push, job=job.id)
+
+    async def _room(self, jobs: Sequence[Job]) -> int:
         in_flight = sum(job.state in IN_QUEUE for job in jobs)
         runs = await imports.recent_runs(self._lease.pool, self.instance)
         look_gap = max((gap(push.poll, median(runs)) for push in self._pushes.values()), default=timedelta())
@@ -171,14 +186,20 @@ class Submitter:
     async def _write(self, write: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
         """Write what became of a POST; should the database be away, the next step tries again, for nobody else knows it."""
         self._unwritten = write
-        outcome = await shielded(write())
-        self._unwritten = None
-        return outcome
+
+        async def until_written() -> Outcome:
+            outcome = await write()
+            self._unwritten = None
+            return outcome
+
+        return await shielded(until_written())
 
     async def _accepted(self, submitted: Submitted, chunk: Chunk, job_id: int) -> Outcome:
         now = self._clock.now()
         async with self._lease.transaction() as connection:
-            await imports.to_answered(connection, job_id, submitted.batch_id, submitted.status, submitted.request_id, now)
+            # This answer counts no failures: what has finished already is finished for us once its status was asked for.
+            state = "queued" if submitted.status == "queued" else "importing"
+            await imports.to_answered(connection, job_id, submitted.batch_id, state, submitted.request_id, now)
         self._refusals = self._faults = 0
         self._not_before = None
         self._log.info(
@@ -218,7 +239,9 @@ class Submitter:
                 ordinals = [row.ordinal for row in await chunks.sent_rows(self._lease.pool, chunk)]
                 await chunks.to_split(connection, chunk.id, ordinals, None, now)
             else:
-                await chunks.to_sealed(connection, chunk.id, now + LIST_BUSY_FOR if fault.nature is Nature.LIST_BUSY else None)
+                await chunks.to_sealed(connection, chunk.id, None)
+                if fault.nature is Nature.LIST_BUSY:
+                    await chunks.put_off(connection, self.instance, chunk.list_id, now + LIST_BUSY_FOR)
                 if fault.nature not in PASSING | {Nature.NO_SLOT, Nature.LIST_BUSY}:
                     await pushes.block(connection, self.instance, chunk.push, now + SLOW_RETRY, message)
         match fault.nature:

@@ -9,13 +9,14 @@ import structlog
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
 from syncd.core.polling import QueuedJob, median, next_looks
-from syncd.core.results import ResultRow, Verdicts, parse_results, settle_rows
+from syncd.core.results import ResultRow, Verdicts, keys_of, parse_results, settle_rows
 from syncd.core.retry import backoff, decide
 from syncd.core.settings import Limits, Poll, Push
 from syncd.flows.loop import SECOND, Idle, Outcome, Worked, shielded
 from syncd.marketo.imports import Imports
 from syncd.ops.metrics import Metrics
 from syncd.store import chunks, imports
+from syncd.store.chunks import Chunk
 from syncd.store.imports import Job
 from syncd.store.leases import Lease
 
@@ -23,6 +24,8 @@ log = structlog.get_logger()
 
 BATCH_VALID_FOR = timedelta(days=7)  # protocol 4
 SPLIT_BACKOFF_FROM = 4
+OTHERS_FIRST = timedelta(seconds=10)
+"""Should a job's outcome not be written, as somebody holds its rows, the other jobs are seen to before it is tried again."""
 SHORT_RESULTS_TRIES = 5
 """A file that names fewer rows than failed may have been cut on its way: read it anew before calling the others unverified."""
 
@@ -106,22 +109,32 @@ class Settler:
                 raise Fault(Nature.TRANSIENT, "short_results", message, "import_failures")
         except Fault as fault:
             return await self._in_vain(job, fault)
-        self._healed(job)
         verdicts: Verdicts = {}
         again: list[int] = []
-        if failures or warnings or job.failed or job.state == "failed":
+        if job.state == "failed":
             rows = await chunks.sent_rows(self._lease.pool, chunk)
             # Of a job that failed as a whole, the rows that its results don't name go again anyway: none of them is in doubt.
-            failed_count = job.failed if job.state == "complete" else 0
-            verdicts = await asyncio.to_thread(settle_rows, rows, failures, warnings, chunk.lookup_field, failed_count)
-            if job.state == "failed":
-                again = [row.ordinal for row in rows if row.ordinal not in verdicts]
+            verdicts = await asyncio.to_thread(settle_rows, rows, failures, warnings, chunk.lookup_field, 0)
+            again = [row.ordinal for row in rows if row.ordinal not in verdicts]
+        elif failures or warnings or job.failed:
+            verdicts = await self._verdicts(job, chunk, failures, warnings)
         if again and chunk.row_count == 1:
             verdicts, again = {again[0]: ("unverified", "Marketo failed the import of this row as a whole")}, []
         now = self._clock.now()
         not_before = now + backoff(chunk.split_depth, 1.0) if chunk.split_depth >= SPLIT_BACKOFF_FROM else None
+        self._not_before[job.id] = now + OTHERS_FIRST
         await shielded(self._write(job, chunk.row_count, verdicts, again, not_before, now))
+        self._healed(job)
         return Worked(chunk.row_count)
+
+    async def _verdicts(self, job: Job, chunk: Chunk, failures: list[ResultRow], warnings: list[ResultRow]) -> Verdicts:
+        """By the rows that the results name; by all, of which there may be very many, only when one is in doubt."""
+        for keys in (keys_of([*failures, *warnings], chunk.lookup_field), None):
+            rows = await chunks.sent_rows(self._lease.pool, chunk, keys)
+            verdicts = await asyncio.to_thread(settle_rows, rows, failures, warnings, chunk.lookup_field, job.failed)
+            if keys is None or (verdicts and all(verdict != "unverified" for verdict, _ in verdicts.values())):
+                break
+        return verdicts
 
     async def _write(
         self, job: Job, row_count: int, verdicts: Verdicts, again: list[int], not_before: datetime | None, now: datetime
@@ -136,6 +149,7 @@ class Settler:
         message = "its results were not read within the 7 days that Marketo keeps them"
         async with self._lease.transaction() as connection:
             await imports.to_lost(connection, job, message, now)
+        self._healed(job)
         self._log.error("import_lost", push=job.push, job=job.id, batch=job.batch_id, reason=message)
         return Worked()
 

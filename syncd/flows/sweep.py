@@ -56,7 +56,7 @@ class Sweep:
             if job.state != "unconfirmed":
                 continue
             later = await imports.later_finished_at(pool, self.instance, job.id)
-            longest = await imports.longest_run(pool, self.instance, now - RUNS_SEEN_WITHIN)
+            longest = await imports.longest_run(pool, self.instance, now - RUNS_SEEN_WITHIN, job.id)
             give_up_after = self._unconfirmed_after.get(job.push, timedelta(hours=6))
             if is_absent(job.submitted_at, later, longest, now, give_up_after):
                 message = "no sign of it: a later import has finished meanwhile" if later else "no sign of it for too long"

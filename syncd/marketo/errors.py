@@ -64,8 +64,8 @@ def garbled(message: str, endpoint: str) -> Fault:
 
 
 def presentable(message: str) -> str:
-    """A message fit for logs: short, and without the addresses of persons."""
-    return _ADDRESS.sub("…@…", message[:_LONGEST_MESSAGE])
+    """A text of Marketo's fit for logs and the database: short, without the addresses of persons, nor NUL, which Postgres refuses."""
+    return _ADDRESS.sub("…@…", message[:_LONGEST_MESSAGE].replace("\0", ""))
 
 
 def _export_refusal(message: str) -> Nature:

@@ -6,7 +6,7 @@ from typing import Any
 
 from syncd.core.settings import Format
 from syncd.core.values import ImportState, ImportStatus
-from syncd.marketo.errors import garbled
+from syncd.marketo.errors import garbled, presentable
 from syncd.marketo.rest import Answer, RestApi
 
 MAX_RESULT_FILE = 64 * 1024 * 1024
@@ -96,7 +96,7 @@ class Imports:
             processed=_whole(entry.get("numOfLeadsProcessed") or 0, endpoint),
             failed=_whole(entry.get("numOfRowsFailed") or 0, endpoint),
             warned=_whole(entry.get("numOfRowsWithWarning") or 0, endpoint),
-            message=message if isinstance(message, str) else None,
+            message=presentable(message) if isinstance(message, str) else None,
         )
 
     async def failures(self, batch_id: int) -> bytes:

@@ -9,7 +9,7 @@ import orjson
 
 from syncd.core.faults import Fault, Nature
 from syncd.core.settings import Rest
-from syncd.marketo.errors import garbled, http_fault, rest_fault
+from syncd.marketo.errors import garbled, http_fault, presentable, rest_fault
 from syncd.marketo.session import Call, Message, Reply, Session
 from syncd.marketo.token import Token
 
@@ -118,7 +118,7 @@ def _parse(body: bytes) -> dict[str, Any] | None:
 
 def _open(envelope: dict[str, Any], endpoint: str) -> Answer:
     request_id = envelope.get("requestId")
-    request_id = request_id[:100] if isinstance(request_id, str) else None
+    request_id = presentable(request_id)[:100] if isinstance(request_id, str) else None
     if envelope.get("success"):
         result = envelope.get("result", [])
         if isinstance(result, list):
@@ -126,7 +126,7 @@ def _open(envelope: dict[str, Any], endpoint: str) -> Answer:
     else:
         match envelope.get("errors"):
             case [{"code": str() | int() as code, "message": str(message)}, *_]:
-                raise rest_fault(str(code)[:40], message, endpoint, request_id)
+                raise rest_fault(presentable(str(code))[:40], message, endpoint, request_id)
     fault = garbled("the envelope holds neither a result nor an error", endpoint)
     fault.request_id = request_id
     raise fault

@@ -84,12 +84,15 @@ class Session:
     that does not act is repeated, once, and only when its connection failed before any byte of a reply.
     """
 
-    def __init__(self, instance: str, network: Network, limiter: Limiter, clock: Clock, observe: Observe) -> None:
+    def __init__(
+        self, instance: str, network: Network, limiter: Limiter, clock: Clock, observe: Observe, may_call: Callable[[], bool]
+    ) -> None:
         self._instance = instance
         self._network = network
         self._limiter = limiter
         self._clock = clock
         self._observe = observe
+        self._may_call = may_call
         self._reading: aiohttp.ClientSession | None = None
         self._acting: aiohttp.ClientSession | None = None
 
@@ -160,6 +163,9 @@ class Session:
     async def _attempt(self, call: Call, read: Callable[[Reply], Awaitable[T]]) -> T:
         client = self._acting if call.acts else self._reading
         assert client is not None, "the session is not open"
+        if not self._may_call():
+            doubt = "not sent: this daemon can't be sure any more that it is the one to work for the instance"
+            raise Fault(Nature.TRANSIENT, "lease", doubt, call.endpoint, executed=False)
         answered = False
         try:
             message = call.compose()

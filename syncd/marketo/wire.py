@@ -1,6 +1,6 @@
 """Everything that speaks to one instance, built together and closed together."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -27,11 +27,16 @@ class Wire:
 
 
 @asynccontextmanager
-async def open_wire(instance: Instance, clock: Clock, ledger: CallLedger, observe: Observe) -> AsyncIterator[Wire]:
-    """Open the session to `instance` behind one limiter; give back to the ledger what was reserved and not used."""
+async def open_wire(
+    instance: Instance, clock: Clock, ledger: CallLedger, observe: Observe, may_call: Callable[[], bool]
+) -> AsyncIterator[Wire]:
+    """Open the session to `instance` behind one limiter; give back to the ledger what was reserved and not used.
+
+    `may_call` is asked as the last thing before each call goes out, however long that had to wait for its turn.
+    """
     limiter = Limiter(instance.limits, clock, ledger)
     try:
-        async with Session(instance.name, instance.network, limiter, clock, observe) as session:
+        async with Session(instance.name, instance.network, limiter, clock, observe, may_call) as session:
             soap = SoapApi(session, instance.soap, clock) if instance.soap else None
             if instance.rest is None:
                 yield Wire(None, None, None, soap)

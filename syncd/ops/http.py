@@ -43,7 +43,7 @@ async def serve(
     app.router.add_get("/healthz", show_health)
     app.router.add_get("/readyz", show_readiness)
     app.router.add_get("/status.json", show_status)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)  # second: the pool must close in time, too
     await runner.setup()
     try:
         try:

@@ -3,10 +3,11 @@
 import socket
 import struct
 from dataclasses import asdict
+from email.utils import format_datetime
 from types import TracebackType
 from typing import Self
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from syncd.simulator.clock import Clock, seeded
 from syncd.simulator.faults import Fault, FaultPlan, instead_of_processing, instead_of_the_answer
@@ -45,6 +46,7 @@ class Simulator:
         """Listen; port 0 takes a free one. A stopped simulator can be started again, its state is kept. Raises OSError when it cannot."""
         app = web.Application()
         app.router.add_route("*", "/{anything:.*}", self._handle)
+        app.on_response_prepare.append(self._tell_time)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port).start()
@@ -103,6 +105,10 @@ class Simulator:
         now = self._clock.now().timestamp()
         self._queue.move_to(now)
         return now
+
+    async def _tell_time(self, _: web.Request, response: web.StreamResponse) -> None:
+        """Its own time, by which a client judges its clock; aiohttp would tell the machine's."""
+        response.headers[hdrs.DATE] = format_datetime(self._clock.now(), usegmt=True)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.rel_url.raw_path

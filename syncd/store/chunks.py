@@ -1,5 +1,6 @@
 """Chunks: sealed, rendered, split, dissolved. A sealed chunk renders to the same bytes for ever; its SHA-256 is kept."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -68,8 +69,14 @@ RENDER = """
 SELECT convert_to(c.header || string_agg(r.line, '' ORDER BY r.ordinal), 'UTF8')
   FROM syncd.chunk c JOIN syncd.chunk_row r ON r.chunk_id = c.id WHERE c.id = $1 GROUP BY c.id
 """
-ROWS = "SELECT ordinal, key_norm, line FROM syncd.chunk_row WHERE chunk_id = $1 ORDER BY ordinal"
+ROWS = """
+SELECT ordinal, key_norm, line FROM syncd.chunk_row WHERE chunk_id = $1 AND ($2::text[] IS NULL OR key_norm = ANY ($2)) ORDER BY ordinal
+"""
 TO_SEALED = "UPDATE syncd.chunk SET state = 'sealed', not_before = $2 WHERE id = $1 AND state = 'in_job' RETURNING id"
+PUT_OFF = """
+UPDATE syncd.chunk SET not_before = greatest(not_before, $3)
+ WHERE instance = $1 AND state = 'sealed' AND list_id IS NOT DISTINCT FROM $2
+"""
 TO_DONE = "UPDATE syncd.chunk SET state = 'done', finished_at = $2 WHERE id = $1 AND state = 'in_job' RETURNING id"
 TO_SPLIT = "UPDATE syncd.chunk SET state = 'split', finished_at = $2 WHERE id = $1 AND state = 'in_job' RETURNING id"
 TO_DISSOLVED = """
@@ -140,10 +147,14 @@ async def render(pool: Pool, chunk_id: int) -> bytes:
     return await pool.fetchval(RENDER, chunk_id) or b""
 
 
-async def sent_rows(pool: Pool, chunk: Chunk) -> list[SentRow]:
-    """The rows of a chunk as they were sent."""
+async def sent_rows(pool: Pool, chunk: Chunk, keys: Sequence[str] | None = None) -> list[SentRow]:
+    """The rows of a chunk as they were sent, or those of some keys."""
+    return await asyncio.to_thread(_parsed, await pool.fetch(ROWS, chunk.id, keys), chunk)
+
+
+def _parsed(records: Sequence[asyncpg.Record], chunk: Chunk) -> list[SentRow]:
     rows = []
-    for record in await pool.fetch(ROWS, chunk.id):
+    for record in records:
         (cells,) = read_rows(record["line"], chunk.format)
         rows.append(SentRow(record["ordinal"], record["key_norm"], dict(zip(chunk.columns, cells, strict=True))))
     return rows
@@ -152,6 +163,11 @@ async def sent_rows(pool: Pool, chunk: Chunk) -> list[SentRow]:
 async def to_sealed(connection: Connection, chunk_id: int, not_before: datetime | None) -> int | None:
     """in_job → sealed: its job was refused for a passing reason, or never came to exist."""
     return await connection.fetchval(TO_SEALED, chunk_id, not_before)  # type: ignore[no-any-return]
+
+
+async def put_off(connection: Connection, instance: str, list_id: int | None, until: datetime) -> None:
+    """Send no chunk for that list before then: one is enough to find it busy, as each refused POST uploads its body."""
+    await connection.execute(PUT_OFF, instance, list_id, until)
 
 
 async def to_done(connection: Connection, chunk_id: int, now: datetime) -> int | None:

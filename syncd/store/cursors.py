@@ -70,7 +70,11 @@ UPDATE syncd.pull_window SET position = NULL, leads = 0, expected = NULL, restar
 """
 SPLIT = "UPDATE syncd.pull_window SET state = 'split', finished_at = $2 WHERE id = $1 AND state = 'open' RETURNING instance, pull, source"
 BLOCK = "UPDATE syncd.pull SET state = 'blocked', retry_at = $3, message = $4 WHERE instance = $1 AND pull = $2 AND state = 'running'"
-BLOCK_WINDOW = "UPDATE syncd.pull_window SET state = 'blocked', message = $2 WHERE id = $1 AND state = 'open' RETURNING id"
+# Of a pull that an operator has paused meanwhile the window stays open: nobody would come to unblock it.
+BLOCK_WINDOW = """
+UPDATE syncd.pull_window w SET state = 'blocked', message = $2
+  FROM syncd.pull p WHERE w.id = $1 AND w.state = 'open' AND p.instance = w.instance AND p.pull = w.pull AND p.state = 'blocked'
+"""
 UNBLOCK = "UPDATE syncd.pull SET state = 'running', retry_at = NULL, message = NULL WHERE instance = $1 AND pull = $2 AND state = 'blocked'"
 UNBLOCK_WINDOWS = "UPDATE syncd.pull_window SET state = 'open' WHERE instance = $1 AND pull = $2 AND state = 'blocked'"
 FORGET_FINISHED = """

@@ -89,8 +89,10 @@ RUNS = """
 SELECT finished_at - coalesce(nullif(started_at, finished_at), submitted_at) AS run FROM syncd.import_job
  WHERE instance = $1 AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT $2
 """
-LONGEST_WAIT = """
-SELECT max(finished_at - coalesce(started_at, submitted_at)) FROM syncd.import_job WHERE instance = $1 AND finished_at >= $2
+# From its submission, as nobody sees a run begin; and in proportion, for one that is larger than any seen.
+LONGEST_RUN = """
+SELECT max(finished_at - submitted_at) * greatest(1, (SELECT row_count FROM syncd.import_job WHERE id = $3)::float8 / max(row_count))
+  FROM syncd.import_job WHERE instance = $1 AND finished_at >= $2
 """
 LATER_FINISHED = "SELECT min(finished_at) FROM syncd.import_job WHERE instance = $1 AND id > $2 AND finished_at IS NOT NULL"
 
@@ -212,9 +214,9 @@ async def recent_runs(pool: Pool, instance: str, count: int = 25) -> list[timede
     return [row["run"] for row in await pool.fetch(RUNS, instance, count)]
 
 
-async def longest_run(pool: Pool, instance: str, since: datetime) -> timedelta:
-    """The longest run of jobs that finished after `since`."""
-    return await pool.fetchval(LONGEST_WAIT, instance, since) or timedelta()
+async def longest_run(pool: Pool, instance: str, since: datetime, job_id: int) -> timedelta:
+    """How long a job like this one may run, by the longest of those that finished after `since`."""
+    return await pool.fetchval(LONGEST_RUN, instance, since, job_id) or timedelta()
 
 
 async def later_finished_at(pool: Pool, instance: str, job_id: int) -> datetime | None:

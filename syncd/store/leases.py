@@ -6,6 +6,7 @@ once; when the session lives but its heartbeat has stopped for 15 seconds, the s
 
 import os
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 else:
     Connection = asyncpg.Connection
     Pool = asyncpg.Pool
+
+SURE_FOR = 10.0  # seconds, real, since the last heartbeat: well below the silence after which a standby takes over
 
 LOCK_SPACE = 0x73796E63  # "sync": keeps our advisory locks apart from others'
 
@@ -76,13 +79,15 @@ def application_name(holder: UUID) -> str:
     return f"syncd {holder}"
 
 
-@dataclass(frozen=True, slots=True)
 class Lease:
     """The right to work for an instance, as long as nobody holds a newer epoch."""
 
-    instance: str
-    epoch: int
-    pool: Pool
+    def __init__(self, instance: str, epoch: int, pool: Pool, session: Connection, confirmed_at: float) -> None:
+        self.instance = instance
+        self.epoch = epoch
+        self.pool = pool
+        self._session = session
+        self._confirmed_at = confirmed_at
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -94,8 +99,22 @@ class Lease:
 
     async def heartbeat(self, connection: Connection) -> None:
         """Say that we live; raises LeaseLost when another daemon has taken the instance."""
+        asked_at = _real_seconds()
         if await connection.fetchval(HEARTBEAT, self.instance, self.epoch) is None:
             raise LeaseLost(self.instance)
+        self._confirmed_at = asked_at
+
+    def is_sure(self) -> bool:
+        """Whether no standby can have taken over: asked right before anything is sent to Marketo.
+
+        The fence keeps a daemon that hung, or lost its session, from writing to the database; it can't keep a request back.
+        """
+        return not self._session.is_closed() and _real_seconds() - self._confirmed_at < SURE_FOR
+
+
+def _real_seconds() -> float:
+    """Goes on while the process is stopped, and where the system has such a clock, while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 async def acquire(connection: Connection, pool: Pool, instance: str, holder: UUID, silence: float) -> Lease | None:
@@ -107,8 +126,9 @@ async def acquire(connection: Connection, pool: Pool, instance: str, holder: UUI
         await connection.execute(END_SILENT_HOLDER, instance, silence)
         if not await connection.fetchval(TRY_LOCK, LOCK_SPACE, instance):
             return None
+    asked_at = _real_seconds()
     epoch = await connection.fetchval(TAKE, instance, holder, socket.gethostname(), os.getpid())
-    return Lease(instance, epoch, pool)
+    return Lease(instance, epoch, pool, connection, asked_at)
 
 
 async def release(connection: Connection, instance: str) -> None:

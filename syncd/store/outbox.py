@@ -13,6 +13,10 @@ from syncd.core.pack import PackedChunk, Packing, PendingChange
 from syncd.core.settings import Push
 from syncd.store.leases import Connection
 
+CLAIM_BYTES = 16 * 1024 * 1024
+"""The fields of one claim, give or take a piece: more than fills the largest body, little enough to hold several forms of."""
+PIECE = 250  # rows
+
 CLAIMABLE = """
 SELECT id, key, key_norm, fields::text AS fields, created_at FROM syncd.outbox
  WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NULL
@@ -95,7 +99,7 @@ class Claimable:
 
 async def claimable(connection: Connection, instance: str, push: Push, limit: int) -> Claimable:
     """Lock the oldest `limit` claimable changes of a push, and read what packing them needs to know."""
-    rows = await connection.fetch(CLAIMABLE, instance, push.name, limit)
+    rows = await _lock_oldest(connection, instance, push.name, limit)
     if not rows:
         return Claimable((), {}, ())
     keys = list({row["key_norm"] for row in rows})
@@ -119,6 +123,17 @@ async def claimable(connection: Connection, instance: str, push: Push, limit: in
     await connection.execute(RAISE_MARK, instance, rows[-1]["id"])
     open_chunks = await connection.fetch(OPEN_CHUNKS, instance, push.name, push.lookup_field, push.format, push.list_id, push.partition)
     return Claimable(changes, claimed, [_open_chunk(row) for row in open_chunks])
+
+
+async def _lock_oldest(connection: Connection, instance: str, push: str, limit: int) -> list[asyncpg.Record]:
+    """Read, and so lock, a piece at a time: rows of many kilobytes fill memory long before there are `limit` of them."""
+    cursor = await connection.cursor(CLAIMABLE, instance, push, limit)
+    rows: list[asyncpg.Record] = []
+    size = 0
+    while size < CLAIM_BYTES and (piece := await cursor.fetch(PIECE)):
+        rows += piece
+        size += sum(len(row["fields"]) for row in piece)
+    return rows
 
 
 def _open_chunk(row: asyncpg.Record) -> PackedChunk:

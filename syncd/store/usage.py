@@ -6,6 +6,8 @@ from datetime import date
 from syncd.core.quota import Api
 from syncd.store.leases import Pool
 
+PATIENCE = 3.0  # seconds for a connection: both are finished although cancelled, and a stop can't wait for long
+
 # The day's rows are locked before their sum is read, so that two reservations cannot both take the last calls.
 LOCK_DAY = """
 INSERT INTO syncd.api_usage (instance, api, day, calls) VALUES ($1, 'rest', $2, 0), ($1, 'soap', $2, 0)
@@ -29,14 +31,14 @@ class Ledger:
 
     async def reserve(self, api: Api, day: date, wanted: int, limit: int) -> int:
         """Charge up to `wanted` calls to `day` without its sum over all APIs passing `limit`; returns how many were granted."""
-        async with self.pool.acquire() as connection, connection.transaction():
+        async with self.pool.acquire(timeout=PATIENCE) as connection, connection.transaction():
             await connection.execute(LOCK_DAY, self.instance, day)
             granted: int = await connection.fetchval(RESERVE, self.instance, api, day, wanted, limit)
             return granted
 
     async def give_back(self, api: Api, day: date, unused: int) -> None:
         """Take calls that were reserved but not made off the day's count again."""
-        async with self.pool.acquire() as connection:
+        async with self.pool.acquire(timeout=PATIENCE) as connection:
             await connection.execute(GIVE_BACK, self.instance, api, day, unused)
 
     async def calls_of(self, day: date) -> dict[str, int]:

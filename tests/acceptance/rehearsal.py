@@ -172,4 +172,5 @@ async def rehearsal(
 
 def assert_holds(proof: Proof) -> None:
     """Every point of the proof, with its detail."""
-    assert [f"{check.name}: {check.detail}" for check in proof.checks if not check.holds] == []
+    broken = [f"{check.name}: {check.detail}" for check in proof.checks if not check.holds]
+    assert not broken, broken

@@ -144,7 +144,7 @@ def test_a_text_is_no_number_nor_boolean() -> None:
     assert canonical_json("unsubscribed", "true") != canonical("unsubscribed", "true")
 
 
-@pytest.mark.parametrize("moment", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_midway_stops_cleanly(moment: signal.Signals) -> None:
     code = "import asyncio, sys; from syncd.demo import DemoOptions, run; sys.exit(asyncio.run(run(DemoOptions(leads=2000, speed=20))))"
     process = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True)
@@ -203,12 +203,13 @@ def test_the_board_fits_the_screen(width: int, height: int) -> None:
         events(None, "info", {"event": "import_settled", "time": "2026-03-02T12:00:00.000Z", "batch": number, "applied": 2_000})
     console = Console(record=True, width=width, height=height, file=io.StringIO())
     board = Board(10.0, events, started=90.0)
-    console.print(board.draw(glance(pending=9_000, in_chunk=6_000, applied=14_000, superseded=900, rejected=60, warned=30, parked=10)))
+    console.print(board.draw(glance(pending=13_640, in_chunk=20_475, applied=9_575, superseded=2_226, rejected=57, warned=6, parked=21)))
     shown = console.export_text().rstrip("\n").splitlines()
     assert len(shown) == height
     assert all(len(line) <= width for line in shown)
+    assert not any(line.rstrip("│ ").endswith("■") for line in shown), "a state is broken off its mark"
     text = "\n".join(shown)
-    for part in ("12,000 of 20,500 leads", "14,990 of 30,000 settled", "pending 9,000", "▶ 40%", "37 of at most 50", "batch=59"):
+    for part in ("12,000 of 20,500 leads", "11,864 of 30,000 settled", "pending 13,640", "▶ 40%", "37 of at most 50", "batch=59"):
         assert part in text
 
 

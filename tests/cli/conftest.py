@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.cli import run_command
+from syncd.cli.commands import run_command
 from syncd.simulator import Credentials, ScaledClock, Simulator, SimulatorSettings
 
 NOT_OF_TESTS = ("SYNCD_", "ACME_", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")

@@ -299,6 +299,6 @@ class _AwayLedger:
 
 async def test_trouble_with_the_database_is_not_wrapped(yaml: Yaml) -> None:
     instance, clock = load(yaml.write(), {}).instances[0], WallClock()
-    async with open_wire(instance, clock, _AwayLedger(), Metrics()) as wire:
+    async with open_wire(instance, clock, _AwayLedger(), Metrics(), lambda: False) as wire:
         with pytest.raises(ConnectionResetError):
             await probe(instance, wire, clock)

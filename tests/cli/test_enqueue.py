@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 
 import asyncpg
 import pytest
@@ -61,6 +62,8 @@ async def test_another_column_can_hold_the_key(syncd: Run, yaml: Yaml, pool: asy
         ("email,notes\na@x.org,1\0\n", "leads.csv:2: holds a NUL character, which PostgreSQL can't keep; nothing was enqueued"),
         ('email,notes\na@x.org,"1"2\n', "leads.csv:2: is not CSV (',' expected after '\"'); nothing was enqueued"),
         ("Email,notes\na@x.org,1\n", 'leads.csv:1: has no column "email"; is it "Email"? then give --key Email; nothing was enqueued'),
+        ("email;notes\na@x.org;1\n", "leads.csv:1: seems to be separated by semicolons; save it separated by commas; nothing was enqueued"),
+        ("email\tnotes\n", "leads.csv:1: seems to be separated by tabs; save it separated by commas; nothing was enqueued"),
         ("email,,notes\n", "leads.csv:1: column 2 has no name; nothing was enqueued"),
         ("email,notes,notes\n", 'leads.csv:1: two columns are named "notes"; nothing was enqueued'),
         ("", "leads.csv:1: needs a header of REST field names; nothing was enqueued"),
@@ -143,6 +146,14 @@ def test_progress_is_told_in_bytes() -> None:
     assert sum(1 for _ in read_changes(io.BytesIO(content), "x.csv", "key", False, told.append)) == 5_000
     assert told == sorted(told)
     assert 0 < told[0] < told[-1] <= len(content)
+
+
+def test_a_pipe_will_do() -> None:
+    ours, theirs = os.pipe()
+    os.write(theirs, b"key,a\n1,v\n")
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as source:
+        assert list(read_changes(source, "/dev/stdin", "key", False, lambda _: None)) == [("1", '{"a":"v"}')]
 
 
 def test_the_header_may_hold_the_key_alone() -> None:

@@ -1,13 +1,18 @@
 """Help that reads well, and bad usage: exit code 2 and one clear line."""
 
+import asyncio
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import syncd as package
-from tests.cli.conftest import Run, Start
+from tests.cli.conftest import Run, Start, Yaml
 
 COMMANDS = ["run", "check", "migrate", "status", "enqueue", "demo", "simulate"]
 
@@ -29,7 +34,7 @@ async def test_every_command_has_help(syncd: Run, command: str) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     script = (
-        "import sys; from syncd.cli import run_command; run_command(['--help'])\n"
+        "import sys; from syncd.cli.commands import run_command; run_command(['--help'])\n"
         "print({'asyncpg', 'aiohttp', 'sqlalchemy', 'lxml', 'asyncio', 'structlog'} & set(sys.modules), file=sys.stderr)"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -51,6 +56,8 @@ async def test_version(syncd: Run) -> None:
         (["run", "--fast"], "syncd run: no such option: --fast; see syncd run --help"),
         (["run", "now"], "syncd run: got unexpected extra argument(s) (now); see syncd run --help"),
         (["run", "--clock", "9"], "syncd run: invalid value for --clock: needs SPEED@ORIGIN, such as 10@1760000000; see syncd run --help"),
+        (["demo", "--speed", "inf"], "syncd demo: invalid value for --speed: "),
+        (["simulate", "--foreign-jobs-per-hour", "inf"], "syncd simulate: invalid value for --foreign-jobs-per-hour: "),
         (["demo", "--leads", "-1"], "syncd demo: invalid value for --leads: "),
     ],
 )
@@ -61,7 +68,7 @@ async def test_bad_usage_is_one_line(syncd: Run, arguments: list[str], line: str
     assert ran.err.count("\n") == 1
 
 
-MISSING = ":1: cannot read the file: No such file or directory\n"
+MISSING = ": cannot read the file: No such file or directory\n"
 
 
 @pytest.mark.parametrize("command", [["check"], ["migrate"], ["status"], ["enqueue", "x.csv", "--push", "contacts"]])
@@ -73,3 +80,56 @@ async def test_a_missing_configuration_is_told_by_its_name(syncd: Run, command: 
 async def test_a_missing_configuration_ends_run(start: Start, tmp_path: Path) -> None:
     code, said = await (await start("run", "-c", tmp_path / "none.yaml")).end()
     assert (code, said) == (78, f"{tmp_path}/none.yaml{MISSING}")
+
+
+@pytest.fixture
+def heeding_ctrl_c() -> Iterator[None]:
+    """A shell starts what it runs in the background with SIGINT ignored, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding_ctrl_c")
+@pytest.mark.parametrize("amid", ["typer", "pydantic"])
+def test_ctrl_c_amid_the_imports_just_ends_it(amid: str) -> None:
+    arguments = [sys.executable, "-X", "importtime", "-m", "syncd", "demo", "--leads", "0", "--changes", "0"]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        while f" {amid}." not in (line := process.stderr.readline()):
+            assert line, "it ended first"
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGINT
+    assert "Traceback" not in said
+
+
+@pytest.mark.usefixtures("heeding_ctrl_c")
+async def test_ctrl_c_of_a_command_that_waits_is_130(start: Start, yaml: Yaml) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        yaml.dsn = f"postgresql://syncd:x@127.0.0.1:{mute.getsockname()[1]}/syncd"
+        command = await start("status", "-c", yaml.write())
+        connection, _ = await asyncio.wait_for(asyncio.to_thread(mute.accept), 60)
+        command.signal(signal.SIGINT)
+        assert await command.end() == (130, "")
+        connection.close()
+
+
+def test_a_reader_that_leaves_ends_it_quietly(yaml: Yaml) -> None:
+    """`syncd check | head -1`, with an embedded database that has to be stopped."""
+    with tempfile.TemporaryDirectory(prefix="syncd-test-") as name:
+        Path(name).chmod(0o711)  # as root the server runs as `nobody`
+        file = yaml.write()
+        file.write_text(file.read_text().replace(f'dsn: "{yaml.dsn}"', f"embedded: {name}/postgres"))
+        arguments = [sys.executable, "-m", "syncd", "check", "-c", str(file)]
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+        process.stderr.close()
+        assert (process.wait(60), said) == (1, b"")

@@ -159,9 +159,9 @@ def test_yaml_that_is_no_data(problems: Problems) -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ConfigErrors, match=r"absent\.yaml:1: cannot read the file: No such file or directory$"):
+    with pytest.raises(ConfigErrors, match=r"absent\.yaml: cannot read the file: No such file or directory$"):
         load(tmp_path / "absent.yaml", {})
-    with pytest.raises(ConfigErrors, match=r":1: cannot read the file: Is a directory$"):
+    with pytest.raises(ConfigErrors, match=r"[^:1]: cannot read the file: Is a directory$"):
         load(tmp_path, {})
 
 

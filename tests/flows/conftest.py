@@ -53,6 +53,7 @@ class House:
     metrics: Metrics = field(default_factory=Metrics)
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     flows: list[Flow] = field(default_factory=list)
+    sure: bool = True  # of the lease, which nobody keeps alive here
 
     async def start(self) -> None:
         self.stack = AsyncExitStack()
@@ -62,7 +63,7 @@ class House:
         assert lease is not None
         self.stack.push_async_callback(leases.release, connection, self.instance.name)
         wire = await self.stack.enter_async_context(
-            open_wire(self.instance, self.clock, Ledger(self.instance.name, self.pool), self.metrics)
+            open_wire(self.instance, self.clock, Ledger(self.instance.name, self.pool), self.metrics, lambda: self.sure)
         )
         await self._register(lease)
         name, limits, jitter = self.instance.name, self.instance.limits, random.Random(1)

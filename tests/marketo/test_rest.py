@@ -232,3 +232,11 @@ async def test_a_gateways_page_is_transient(wire: Wire, session: Session) -> Non
     with pytest.raises(Fault) as failed:
         await api(wire, session).get("e", "/x")
     assert (failed.value.nature, failed.value.code) == (Nature.TRANSIENT, "http_502")
+
+
+async def test_nothing_is_sent_once_the_lease_is_in_doubt(wire: Wire) -> None:
+    async with opened(may_call=lambda: False) as session:
+        with pytest.raises(Fault, match="not sent") as held_back:
+            await api(wire, session).act("import", "/bulk/v1/leads.json", {}, "text/plain", (b"x",))
+    assert (held_back.value.code, held_back.value.executed) == ("lease", False)
+    assert wire.requests == []

@@ -102,12 +102,16 @@ async def serving() -> AsyncIterator[Wire]:
 
 @asynccontextmanager
 async def opened(
-    observed: Observed | None = None, network: Network | None = None, limits: Limits = FAST, clock: Clock | None = None
+    observed: Observed | None = None,
+    network: Network | None = None,
+    limits: Limits = FAST,
+    clock: Clock | None = None,
+    may_call: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Session]:
     clock = clock or WallClock()
     limiter = Limiter(limits, clock, MemoryLedger())
     network = network or Network(timeout=timedelta(seconds=10))
-    async with Session("acme", network, limiter, clock, observed or Observed()) as session:
+    async with Session("acme", network, limiter, clock, observed or Observed(), may_call) as session:
         yield session
 
 

@@ -1,6 +1,8 @@
 """The listener: metrics in Prometheus' form, health, readiness, and a clear word when the port is taken."""
 
+import asyncio
 import socket
+import time
 from typing import Any
 
 import aiohttp
@@ -69,3 +71,23 @@ def test_the_log_gets_the_samples_of_the_page() -> None:
     samples = {(name, tuple(sorted(labels.items()))): value for name, labels, value in metrics.samples()}
     assert samples["syncd_pages_total", (("instance", "acme"), ("pull", "people"))] == 1
     assert samples["syncd_changes_total", (("instance", "acme"), ("outcome", "applied"), ("push", "contacts"))] == 7
+
+
+async def test_an_answer_that_never_comes_does_not_hold_up_the_end() -> None:
+    port = free_port()
+    asked = asyncio.Event()
+
+    async def ready() -> bool:
+        return True
+
+    async def status() -> dict[str, Any]:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with http.serve(Http("127.0.0.1", port), Metrics(), lambda: True, ready, status):
+        asking = asyncio.ensure_future(get(port, "/status.json"))
+        await asked.wait()
+        ended = time.monotonic()
+    assert time.monotonic() - ended < 5
+    await asyncio.gather(asking, return_exceptions=True)

@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
@@ -246,3 +247,9 @@ async def test_world_moves_by_itself(rehearse: Rehearse) -> None:
         again.clock.advance(1)
         assert len(again.sim.world) >= 100
     assert list(again.sim.world.truth()) == list(client.sim.world.truth())
+
+
+async def test_it_tells_its_own_time(rehearse: Rehearse) -> None:
+    client = await rehearse(SimulatorSettings(leads=1))
+    async with client.session.get(f"{client.sim.rest_endpoint}/rest/v1/leads/describe.json") as response:
+        assert parsedate_to_datetime(response.headers["Date"]) == START

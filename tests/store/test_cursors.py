@@ -143,3 +143,12 @@ async def test_other_pulls_and_instances_are_left_alone(lease: Lease) -> None:
             await cursors.plan(connection, instance, pull, "soap", [Window(SINCE, NOW)], NOW, NOW)
     await register(lease, "two")
     assert await lease.pool.fetchval("SELECT count(*) FROM syncd.pull_window WHERE state = 'open'") == 2
+
+
+async def test_a_window_that_meets_a_fault_after_an_operator_paused_its_pull_is_walked_when_it_runs_again(lease: Lease) -> None:
+    first, *_ = await planned(lease)
+    await lease.pool.execute("UPDATE syncd.pull SET state = 'paused'")
+    async with lease.transaction() as connection:
+        await cursors.block(connection, "acme", "people", first.id, NOW, "no rights")
+    await lease.pool.execute("UPDATE syncd.pull SET state = 'running'")
+    assert first.id in [window.id for window in await open_windows(lease.pool)]

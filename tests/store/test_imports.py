@@ -138,8 +138,8 @@ async def test_a_look_notes_what_marketo_says_and_never_goes_back(pool: Pool, le
     )
     assert row == ("complete", 3, 5, 2, 1, "done", NOW + MINUTE, NOW + 3 * MINUTE, NOW + 3 * MINUTE)
     assert await imports.recent_runs(pool, "acme") == [2 * MINUTE]
-    assert await imports.longest_run(pool, "acme", NOW) == 2 * MINUTE
-    assert await imports.longest_run(pool, "acme", NOW + 4 * MINUTE) == timedelta()
+    assert await imports.longest_run(pool, "acme", NOW, running.id) == 3 * MINUTE
+    assert await imports.longest_run(pool, "acme", NOW + 4 * MINUTE, running.id) == timedelta()
 
 
 async def test_a_look_in_vain_changes_no_state(pool: Pool, lease: Lease) -> None:

@@ -137,3 +137,17 @@ async def test_a_long_write_does_not_block_the_heartbeat(database: str, pool: Po
         assert lease is not None
         async with lease.transaction(), lease.transaction():
             await asyncio.wait_for(lease.heartbeat(one), 5)
+
+
+async def test_a_lease_is_sure_for_a_while_after_each_heartbeat(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(leases, "_real_seconds", lambda: now)
+    async with pool.acquire() as connection:
+        lease = await leases.acquire(connection, pool, "acme", uuid4(), 15)
+        assert lease is not None
+        for _ in range(2):
+            assert lease.is_sure()
+            now += leases.SURE_FOR
+            assert not lease.is_sure()
+            await lease.heartbeat(connection)
+        await leases.release(connection, "acme")

@@ -49,6 +49,19 @@ async def test_a_claim_takes_the_oldest_twenty_thousand(pool: Pool, lease: Lease
     assert file.startswith("email,f\nk1@x,1\nk2@x,1\n")
 
 
+async def test_a_claim_of_large_rows_takes_fewer_and_locks_no_others(pool: Pool, lease: Lease) -> None:
+    large = "x" * 100_000
+    await pool.execute(
+        "SELECT syncd.enqueue('acme', 'contacts', n || '@x', jsonb_build_object('notes', $1::text)) FROM generate_series(1, 1000) n",
+        large,
+    )
+    async with lease.transaction() as connection:
+        seen = await outbox.claimable(connection, "acme", PUSH, 20_000)
+        assert outbox.CLAIM_BYTES <= sum(len(change.fields) for change in seen.changes) <= outbox.CLAIM_BYTES + outbox.PIECE * 100_020
+        left = await pool.fetchval("SELECT count(*) FROM (SELECT FROM syncd.outbox FOR UPDATE SKIP LOCKED) AS free")
+        assert left == 1000 - len(seen.changes) > 0
+
+
 async def test_an_open_chunk_goes_on_in_the_next_claim(pool: Pool, lease: Lease) -> None:
     for key in ("a@x", "b@x", "c@x"):
         await enqueue(pool, key, f=1)
