@@ -1,6 +1,7 @@
 """The only composition root: builds everything, owns the TaskGroup and the stop."""
 
 import asyncio
+import contextlib
 import os
 import random
 import time
@@ -26,9 +27,10 @@ from syncd.flows.sweep import Sweep
 from syncd.marketo.describe import describe
 from syncd.marketo.wire import Wire, open_wire
 from syncd.ops import http, systemd
+from syncd.ops.http import PortTaken
 from syncd.ops.metrics import Metrics
 from syncd.store import cursors, imports, leases, pushes, schema, status
-from syncd.store.embedded import EmbeddedPostgres
+from syncd.store.embedded import DirectoryInUse, EmbeddedPostgres
 from syncd.store.leases import Lease, LeaseLost
 from syncd.store.pool import create_pool
 from syncd.store.usage import Ledger
@@ -64,31 +66,73 @@ class Daemon:
     async def run(self) -> None:
         """Work until `stop`. Raises DatabaseUnavailable, SchemaMismatch or PortTaken when it cannot begin."""
         async with AsyncExitStack() as stack:
-            dsn = await stack.enter_async_context(database(self._settings.database))
+            dsn = await self._open_database(stack)
+            if dsn is None:
+                return
             size = 4 + sum(3 + sum(pull.streams for pull in instance.pulls) for instance in self._settings.instances)
             name = leases.application_name(self._holder)
             pool = await create_pool(dsn, application_name=name, min_size=1, max_size=size)
             stack.push_async_callback(_close_pool, pool)
             async with pool.acquire() as connection:
                 await schema.require_head(connection)
-            if self._settings.http is not None:
-                await stack.enter_async_context(self._listen(self._settings.http, pool))
+            listening = await self._begin_to_listen(stack, pool)
             systemd.notify("READY=1", "STATUS=starting")
             self.ready.set()
             log.info("started", version=syncd.__version__, pid=os.getpid(), instances=[i.name for i in self._settings.instances])
             async with asyncio.TaskGroup() as tasks:
-                beat = tasks.create_task(self._log_metrics())
+                beats = [tasks.create_task(self._log_metrics())]
+                if not listening:
+                    beats.append(tasks.create_task(self._listen_later(pool)))
                 workers = [tasks.create_task(self._work_for(instance, dsn, pool)) for instance in self._settings.instances]
                 try:
                     await self._stop.wait()
                     systemd.notify("STOPPING=1", "STATUS=stopping")
-                    beat.cancel()
+                    for beat in beats:
+                        beat.cancel()
                     _, late = await asyncio.wait(workers, timeout=DRAIN)
                     for worker in late:
                         worker.cancel()
                 finally:
                     asyncio.get_running_loop().call_later(LAST_WRITES, _cut_off, pool)
         log.info("stopped")
+
+    async def _open_database(self, stack: AsyncExitStack) -> str | None:
+        """The DSN; None when stopped while another process had the embedded database, for whose end we stand by."""
+        told = False
+        while not self._stop.is_set():
+            try:
+                return await stack.enter_async_context(database(self._settings.database))
+            except DirectoryInUse as error:
+                if not told:
+                    log.info("standby", reason=str(error))
+                    systemd.notify("READY=1", "STATUS=standby: another process runs the embedded database")
+                told = True
+                await self._pause(STANDBY_LOOK)
+        return None
+
+    async def _begin_to_listen(self, stack: AsyncExitStack, pool: leases.Pool) -> bool:
+        """False when that has to wait, for the daemon that we stand by for has the port. Raises PortTaken when a stranger has it."""
+        if self._settings.http is None:
+            return True
+        try:
+            await stack.enter_async_context(self._listen(self._settings.http, pool))
+        except PortTaken as error:
+            async with pool.acquire() as connection:
+                holders = [await leases.current_holder(connection, instance.name) for instance in self._settings.instances]
+            if not any(holder is not None and holder.silent_for < SILENCE for holder in holders):
+                raise
+            log.warning("not_listening", reason=str(error), remedy="tried again until it can be had")
+            return False
+        return True
+
+    async def _listen_later(self, pool: leases.Pool) -> None:
+        assert self._settings.http is not None
+        while True:
+            await asyncio.sleep(STANDBY_LOOK)
+            with contextlib.suppress(PortTaken):
+                async with self._listen(self._settings.http, pool):
+                    log.info("listening")
+                    await asyncio.Event().wait()
 
     async def _work_for(self, instance: Instance, dsn: str, pool: leases.Pool) -> None:
         """Hold the instance's lease and run its flows; lose it, and stand by again."""

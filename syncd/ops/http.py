@@ -1,5 +1,6 @@
 """The listener on loopback: /metrics, /healthz (the loops are alive), /readyz (the database is in order), /status.json."""
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -49,8 +50,9 @@ async def serve(
         try:
             await web.TCPSite(runner, settings.host, settings.port).start()
         except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
             raise PortTaken(
-                f"http.listen: cannot listen on {settings.host}:{settings.port} ({error.strerror}); choose another port, or end what has it"
+                f"http.listen: cannot listen on {settings.host}:{settings.port} ({reason}); choose another port, or end what has it"
             ) from error
         yield
     finally:

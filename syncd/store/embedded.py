@@ -39,6 +39,10 @@ class EmbeddedPostgresError(Exception):
     """The embedded server cannot run; the message says why and what to do."""
 
 
+class DirectoryInUse(EmbeddedPostgresError):  # noqa: N818 - a state of the world, not a mistake of ours
+    """Another process of ours runs the server of this directory."""
+
+
 class EmbeddedPostgres:
     """One PostgreSQL server, a child of this process, in a directory of its own.
 
@@ -130,7 +134,7 @@ class EmbeddedPostgres:
         except BlockingIOError:
             holder = os.read(lock, 20).decode() or "unknown"
             os.close(lock)
-            raise EmbeddedPostgresError(
+            raise DirectoryInUse(
                 f"{self._directory}: another syncd process (pid {holder}) runs this embedded PostgreSQL; stop it, or use its DSN"
             ) from None
         os.ftruncate(lock, 0)

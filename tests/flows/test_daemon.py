@@ -1,17 +1,22 @@
 """The daemon as a whole, in this process, between a real Postgres and the simulator."""
 
 import asyncio
+import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from syncd import daemon as module
 from syncd.core.settings import Database, Http, Instance, Limits, Push, Secret, Settings
 from syncd.daemon import Daemon
 from syncd.ops.clock import WallClock
+from syncd.ops.http import PortTaken
 from syncd.simulator import ImportModel, ScaledClock, Simulator, SimulatorSettings
 from syncd.store.embedded import EmbeddedPostgres
 from tests.flows.conftest import PUSH, instance_of
@@ -43,7 +48,7 @@ async def running(dsn: str, instance: Instance, clock: WallClock, http: Http | N
 
 async def until(pool: asyncpg.Pool, query: str) -> None:
     async with asyncio.timeout(20):
-        while not await pool.fetchval(query):  # noqa: ASYNC110 - another process does it
+        while not await pool.fetchval(query):
             await asyncio.sleep(0.05)
 
 
@@ -73,3 +78,63 @@ async def test_a_daemon_whose_database_is_away_is_alive(database: str, postgres:
         assert (await get(port, "/readyz"))[0] == 503
         assert seen == {200}, "a restart would not bring the database back"
     await admin.close()
+
+
+async def test_the_same_configuration_started_twice_stands_by_and_listens_once_it_can(database: str) -> None:
+    http = Http("127.0.0.1", free_port())
+    async with marketo([]) as (instance, clock):
+        first = Daemon(Settings(Database(Secret(database)), (instance,), http), clock)
+        working = asyncio.ensure_future(first.run())
+        await first.ready.wait()
+        while 'syncd_lease_held{instance="acme"} 1.0' not in (await get(http.port, "/metrics"))[1]:
+            await asyncio.sleep(0.05)
+        with capture_logs() as events:
+            async with running(database, instance, clock, http):
+                await logged(events, "standby")
+                assert [event for event in events if event["event"] == "not_listening"]
+                first.stop()
+                await working
+                await logged(events, "lease_taken")
+                await logged(events, "listening")
+                assert (await get(http.port, "/healthz"))[0] == 200
+
+
+async def test_a_port_that_a_stranger_has_ends_the_start(database: str) -> None:
+    http = Http("127.0.0.1", free_port())
+    async with marketo([]) as (instance, clock):
+        server = await asyncio.start_server(lambda *_: None, http.host, http.port)
+        async with server:
+            with pytest.raises(PortTaken):
+                await Daemon(Settings(Database(Secret(database)), (instance,), http), clock).run()
+
+
+async def test_an_embedded_database_that_another_process_runs_is_waited_for() -> None:
+    with tempfile.TemporaryDirectory(prefix="syncd-test-") as folder:
+        async with marketo([]) as (instance, clock):
+            settings = Settings(Database(embedded=Path(folder)), (instance,), None)
+            with capture_logs() as events:
+                async with EmbeddedPostgres(Path(folder)):
+                    waiting = Daemon(settings, clock)
+                    working = asyncio.ensure_future(waiting.run())
+                    await logged(events, "standby")
+                    assert not waiting.ready.is_set()
+                await logged(events, "lease_taken")
+                waiting.stop()
+                await working
+
+
+async def test_a_stop_ends_the_wait_for_an_embedded_database_too() -> None:
+    with tempfile.TemporaryDirectory(prefix="syncd-test-") as folder:
+        async with marketo([]) as (instance, clock), EmbeddedPostgres(Path(folder)):
+            waiting = Daemon(Settings(Database(embedded=Path(folder)), (instance,), None), clock)
+            with capture_logs() as events:
+                working = asyncio.ensure_future(waiting.run())
+                await logged(events, "standby")
+                waiting.stop()
+                await asyncio.wait_for(working, 5)
+
+
+async def logged(events: Sequence[Mapping[str, Any]], name: str) -> None:
+    async with asyncio.timeout(20):
+        while not any(event["event"] == name for event in events):
+            await asyncio.sleep(0.05)
