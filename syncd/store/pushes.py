@@ -10,6 +10,7 @@ REGISTER = """
 INSERT INTO syncd.push AS p (instance, push) SELECT $1, unnest($2::text[])
 ON CONFLICT (instance, push) DO UPDATE SET state = 'running', retry_at = NULL, message = NULL WHERE p.state = 'blocked'
 """
+FORGET = "DELETE FROM syncd.push WHERE instance = $1 AND push <> ALL ($2::text[])"
 RUNNING = "SELECT push FROM syncd.push WHERE instance = $1 AND state = 'running'"
 BLOCK = """
 UPDATE syncd.push SET state = 'blocked', retry_at = $3, message = $4
@@ -22,7 +23,8 @@ UPDATE syncd.push SET state = 'running', retry_at = NULL, message = NULL
 
 
 async def register(connection: Connection, instance: str, pushes: Sequence[str]) -> None:
-    """Make the pushes known, running if they were blocked."""
+    """Make the pushes known, running if they were blocked, and forget those that the configuration no longer has."""
+    await connection.execute(FORGET, instance, list(pushes))
     await connection.execute(REGISTER, instance, list(pushes))
 
 

@@ -35,3 +35,9 @@ async def test_a_restart_takes_a_blocked_push_up_again_and_leaves_a_paused_one(l
     await registered(lease, "one", "two")
     await pool.execute("UPDATE syncd.push SET state = CASE push WHEN 'one' THEN 'blocked' ELSE 'paused' END")
     assert await registered(lease, "one", "two", "three") == {"one", "three"}
+
+
+async def test_a_push_that_left_the_configuration_runs_no_more(lease: Lease, pool: Pool) -> None:
+    await registered(lease, "one", "two")
+    assert await registered(lease, "two") == {"two"}
+    assert await table(pool, "SELECT push FROM syncd.push") == [("two",)]
