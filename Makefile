@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEMO   ?=
 
-.PHONY: help demo test check install lock prove clean
+.PHONY: help demo test check install lock prove bench-pull clean
 
 help:            ## what can be made
 	@sed -n 's/^\([a-z-]*\): .*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -25,11 +25,14 @@ check: install   ## lint, types and import contracts only
 prove: install   ## the heavy points of all issues, by name
 	$(BIN)/python -m pytest -m prove -n 0 -s
 
+bench-pull: install ## a pull beside zeep + psycopg, beside its own steps, and beside COPY
+	@$(BIN)/python -m tests.benchmarks.pull
+
 install: $(STAMP) ## .venv with syncd in it, from the lock file with its hashes
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "syncd needs python 3.11 or newer; try: make PYTHON=python3.12" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "could not create $(VENV): install python's venv module" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || { echo "could not create $(VENV): install python's venv module" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)

@@ -1,6 +1,7 @@
 """`syncd run`: the daemon as a process, with its loop and its signals."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from syncd.ops.clock import WallClock
 def run(settings: Settings, clock: WallClock) -> None:
     """Work until SIGTERM or SIGINT. Raises DatabaseUnavailable, SchemaMismatch, PortTaken, EmbeddedPostgresError when it can't begin."""
     logs.configure(settings.logging, clock)
+    gc.freeze()  # what has been imported stays: full collections need not walk it, which would hold up the loop
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_until_signalled(Daemon(settings, clock)))
 

@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from hashlib import blake2b
-from json.encoder import encode_basestring
+
+import orjson
 
 from syncd.core.values import Field, LeadRecord
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,1000}")
-_NUMBER = re.compile(r"[+-]?[0-9]{1,1000}(\.[0-9]{1,1000})?([eE][+-]?[0-9]{1,3})?")
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+Value = str | bool | orjson.Fragment
+"""What a field holds in the mirror; a number is a fragment, the JSON text of all its digits."""
+
+_FRACTION = r"(\.[0-9]{1,1000})?([eE][+-]?[0-9]{1,3})?"
 _LEADING_ZEROS = re.compile(r"^([+-]?)0+(?=[0-9])")
 
 
@@ -52,77 +54,78 @@ class Dictionary:
         return [self.names[name] for name in asked or self.names if name in self.names]
 
 
-def _number(pattern: re.Pattern[str]) -> Callable[[str], str | None]:
-    def convert(text: str) -> str | None:
-        text = text.strip()
-        if not pattern.fullmatch(text):
-            return None
-        return _LEADING_ZEROS.sub(r"\1", text).removeprefix("+")
+def _number(fraction: str) -> Callable[[str], Value | None]:
+    as_json_has_it = re.compile(rf"-?(0|[1-9][0-9]{{0,999}}){fraction}").fullmatch
+    as_people_have_it = re.compile(rf"[+-]?[0-9]{{1,1000}}{fraction}").fullmatch
+
+    def convert(text: str) -> Value | None:
+        if not as_json_has_it(text):
+            text = text.strip()
+            if not as_people_have_it(text):
+                return None
+            text = _LEADING_ZEROS.sub(r"\1", text).removeprefix("+")
+        return orjson.Fragment(text)
 
     return convert
 
 
-def _boolean(text: str) -> str | None:
-    return {"true": "true", "1": "true", "false": "false", "0": "false"}.get(text.strip().lower())
+def _boolean(text: str) -> Value | None:
+    return {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower())
 
 
-def _date(text: str) -> str | None:
+def _date(text: str) -> Value | None:
     """A date never shifts zone (protocol 1.4: `YYYY-MM-DD`)."""
     text = text.strip()
-    if not _DATE.fullmatch(text):
-        return None
     try:
-        date.fromisoformat(text)
+        return text if date.fromisoformat(text).isoformat() == text else None
     except ValueError:
         return None
-    return f'"{text}"'
 
 
-def _datetime(text: str) -> str | None:
+def _datetime(text: str) -> Value | None:
     """A moment in UTC, to the second, so that every source gives the same text for the same moment."""
     try:
         moment = datetime.fromisoformat(text.strip())
         if moment.tzinfo is None:
             return None
-        return f'"{moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat()}Z"'
+        return f"{moment.astimezone(UTC).isoformat(timespec='seconds').removesuffix('+00:00')}Z"
     except (ValueError, OverflowError):
         return None
 
 
-_CONVERT: Mapping[str, Callable[[str], str | None]] = {
-    "integer": _number(_INTEGER),
-    "score": _number(_INTEGER),
-    "percent": _number(_NUMBER),
-    "float": _number(_NUMBER),
-    "currency": _number(_NUMBER),
+_CONVERT: Mapping[str, Callable[[str], Value | None]] = {
+    "integer": _number(""),
+    "score": _number(""),
+    "percent": _number(_FRACTION),
+    "float": _number(_FRACTION),
+    "currency": _number(_FRACTION),
     "boolean": _boolean,
     "date": _date,
     "datetime": _datetime,
 }
-"""attrType or dataType → JSON text, None for a value that does not fit; every other type is text."""
+"""attrType or dataType → the value, None for one that does not fit; every other type is text."""
 
 
 def mirror_row(lead: LeadRecord, dictionary: Dictionary) -> MirrorRow:
     """The mirror's form of `lead`. Values that don't fit their declared type become misfits; NUL, which Postgres refuses, is cut."""
-    attributes: dict[str, str] = {}
-    misfits: dict[str, str] = {}
+    attributes: dict[str, Value] = {}
+    misfits: dict[str, Value] = {}
     names = dictionary.names
-    for attribute in lead.attributes:
-        name, value = names.get(attribute.name, attribute.name), attribute.value
-        if "\0" in value:
-            value = value.replace("\0", "")
-        if not value:
+    for source_name, kind, text in lead.attributes:
+        if "\0" in text:
+            text = text.replace("\0", "")
+        if not text:
             continue
-        convert = _CONVERT.get(attribute.type)
-        json_text = encode_basestring(value) if convert is None else convert(value)
-        if json_text is None:
-            misfits[name] = encode_basestring(value)
+        name, convert = names.get(source_name, source_name), _CONVERT.get(kind)
+        value = text if convert is None else convert(text)
+        if value is None:
+            misfits[name] = text
         else:
-            attributes[name] = json_text
-    attributes_json, misfits_json = _object(attributes), _object(misfits)
-    digest = blake2b(f"{lead.email!r}\n{attributes_json}\n{misfits_json}".encode(), digest_size=12).hexdigest()
-    return MirrorRow(lead.lead_id, lead.email, attributes_json, misfits_json, digest)
+            attributes[name] = value
+    attributes_json, misfits_json = _json(attributes), _json(misfits)
+    digest = blake2b(b"\n".join((repr(lead.email).encode(), attributes_json, misfits_json)), digest_size=12).hexdigest()
+    return MirrorRow(lead.lead_id, lead.email, attributes_json.decode(), misfits_json.decode(), digest)
 
 
-def _object(members: Mapping[str, str]) -> str:
-    return "{" + ",".join(f"{encode_basestring(name)}:{members[name]}" for name in sorted(members)) + "}"
+def _json(values: Mapping[str, Value]) -> bytes:
+    return orjson.dumps(values, option=orjson.OPT_SORT_KEYS)

@@ -3,15 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Literal
 
-
-class Attribute(NamedTuple):
-    """One attribute of a lead as the wire gave it: `value` is text, typed by `type` (protocol 1.4 attrType, 3.3 dataType)."""
-
-    name: str
-    type: str
-    value: str
+Attribute = tuple[str, str, str]
+"""One attribute of a lead as the wire gave it: its name, its type (protocol 1.4 attrType, 3.3 dataType), and its value as text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from syncd.store.leases import Lease
 log = structlog.get_logger()
 
 RESTARTS_BEFORE_SPLIT = 3
+SLICE = 50  # leads
 
 
 @dataclass(slots=True)
@@ -156,7 +157,11 @@ class PullStream:
         return Pages(fetch, position)
 
     async def _write(self, walk: _Walk, page: LeadPage, dictionary: Dictionary) -> Outcome:
-        rows = [mirror_row(lead, dictionary) for lead in page.leads]
+        rows = []
+        for number, lead in enumerate(page.leads):
+            if number % SLICE == 0:
+                await asyncio.sleep(0)  # a page of wide leads must not hold up the rest of the daemon
+            rows.append(mirror_row(lead, dictionary))
         owned = dictionary.owned(self._pull.fields)
         now = self._clock.now()
         got = walk.leads + len(rows)

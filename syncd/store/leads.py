@@ -8,15 +8,16 @@ from syncd.core.mirror import MirrorRow
 from syncd.store.leases import Connection
 
 # Sorted, because unsorted batches on two connections deadlock. The casts to jsonb come after the anti-join: an unchanged lead costs
-# one probe of the primary key. When the row really changes, the other pulls' digests are dropped with it, since their next answer
-# must be compared in full; when it doesn't, ours is only noted.
+# one probe of the primary key. The LIMIT keeps it one: a plain join was planned as a walk over the whole mirror for each page, as
+# long as a new mirror was not analyzed. When the row really changes, the other pulls' digests are dropped with it, since their
+# next answer must be compared in full; when it doesn't, ours is only noted.
 UPSERT = """
-WITH page AS MATERIALIZED (
-    SELECT p.* FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
-        AS p (lead_id, email, attributes, misfits, digest)
-), fresh AS (
-    SELECT p.* FROM page p LEFT JOIN syncd.lead l ON l.instance = $1 AND l.lead_id = p.lead_id
-     WHERE l.lead_id IS NULL OR l.digests ->> $7 IS DISTINCT FROM p.digest OR l.deleted_at < $9
+WITH fresh AS (
+    SELECT p.* FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[]) AS p (lead_id, email, attributes, misfits, digest)
+      LEFT JOIN LATERAL (
+           SELECT l.digests ->> $7 AS digest, l.deleted_at FROM syncd.lead l WHERE l.instance = $1 AND l.lead_id = p.lead_id LIMIT 1
+           ) l ON true
+     WHERE l.digest IS DISTINCT FROM p.digest OR l.deleted_at < $9
      ORDER BY p.lead_id
 ), written AS (
     INSERT INTO syncd.lead AS l (instance, lead_id, email, attributes, misfits, digests, first_seen_at, changed_at, asked_at)

@@ -69,7 +69,7 @@ async def until_one_waits(dsn: str) -> None:
     """Look until a session of the daemon waits for a lock."""
     connection = await asyncpg.connect(dsn)
     async with asyncio.timeout(10):
-        while not await connection.fetchval(WAITS):  # noqa: ASYNC110 - another process does it
+        while not await connection.fetchval(WAITS):
             await asyncio.sleep(0.05)
     await connection.close()
 

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd.core.mirror import Dictionary, MirrorRow, mirror_row
-from syncd.core.values import Attribute, Field, FieldName, LeadRecord
+from syncd.core.values import Field, FieldName, LeadRecord
 
 NO_NAMES = Dictionary({})
 
 
 def row(*attributes: tuple[str, str, str], email: str | None = "a@x", names: Dictionary = NO_NAMES) -> MirrorRow:
-    return mirror_row(LeadRecord(1, email, [Attribute(*attribute) for attribute in attributes]), names)
+    return mirror_row(LeadRecord(1, email, attributes), names)
 
 
 def field(rest: str | None, soap: str | None) -> Field:
@@ -98,9 +98,7 @@ def test_the_digest_does_not_depend_on_the_order_of_attributes(attributes: list[
 
 
 def test_the_digest_is_of_what_the_mirror_holds_alone() -> None:
-    assert (
-        row(("a", "integer", "2"), email=None).digest == mirror_row(LeadRecord(7, None, [Attribute("a", "integer", "02")]), NO_NAMES).digest
-    )
+    assert row(("a", "integer", "2"), email=None).digest == mirror_row(LeadRecord(7, None, [("a", "integer", "02")]), NO_NAMES).digest
 
 
 def test_the_digest_tells_apart_what_differs() -> None:

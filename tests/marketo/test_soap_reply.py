@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from syncd.core.faults import Fault, Nature
-from syncd.core.values import Attribute, LeadRecord
+from syncd.core.values import LeadRecord
 from syncd.marketo.soap_reply import ReplyParser
 from tests.marketo.wire import SAMPLES
 
@@ -55,8 +55,8 @@ def test_the_documented_reply_whatever_the_pieces(size: int) -> None:
     (leads, remaining, position), told = parse(REPLY, size)
     assert (remaining, position, told) == (0, None, [(None, 0)])
     assert [(lead.lead_id, lead.email) for lead in leads] == [(65835, "formtest1@marketo.com"), (67508, "joe@marketo.com")]
-    assert leads[0].attributes[3] == Attribute("LeadScore", "integer", "16")
-    assert [attribute.name for attribute in leads[1].attributes] == [
+    assert leads[0].attributes[3] == ("LeadScore", "integer", "16")
+    assert [name for name, _, _ in leads[1].attributes] == [
         "Company",
         "Date_of_purchase",
         "FirstName",
@@ -126,12 +126,12 @@ def test_absent_nil_and_empty_parts_of_a_lead(email: str, attributes: str) -> No
 def test_an_empty_value_is_a_value_and_nil_or_absent_is_none() -> None:
     values = ["<attrValue/>", "<attrValue></attrValue>", '<attrValue xsi:nil="true"/>', "", "<attrValue> 0 </attrValue>"]
     lead = only(page(record("".join(map(attribute, values)))))
-    assert [attribute.value for attribute in lead.attributes] == ["", "", " 0 "]
+    assert [value for _, _, value in lead.attributes] == ["", "", " 0 "]
 
 
 def test_comments_instructions_and_cdata_cut_no_value_short() -> None:
     lead = only(page(record(attribute("<attrValue>a<!-- x -->b<?p i?>c<![CDATA[<&>]]>d&#233;&amp;</attrValue>"))))
-    assert lead.attributes[0].value == "abc<&>dé&"
+    assert lead.attributes[0][2] == "abc<&>dé&"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_every_lead_comes_out_as_it_went_in(leads: list[tuple[int, list[tuple[st
         return f"<attribute>{name}<attrType>text</attrType><attrValue>{spelt(value, style)}</attrValue></attribute>"
 
     records = "".join(record("".join(element(*one) for one in attributes), str(lead_id)) for lead_id, attributes in leads)
-    expected = [LeadRecord(lead_id, None, [Attribute(n, "text", v) for n, v, _ in attributes]) for lead_id, attributes in leads]
+    expected = [LeadRecord(lead_id, None, [(n, "text", v) for n, v, _ in attributes]) for lead_id, attributes in leads]
     assert parse(page(records, count=len(leads)), size)[0] == (expected, 5, "p")
 
 

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from syncd.core.mirror import Dictionary, MirrorRow, mirror_row
-from syncd.core.values import Attribute, LeadRecord
+from syncd.core.values import LeadRecord
 from syncd.store import leads
 from syncd.store.leads import Upserted
 from syncd.store.leases import Connection, Pool
@@ -22,7 +22,7 @@ OWNED = ("f", "g")
 
 def lead(lead_id: int, email: str | None = "a@x", **fields: tuple[str, str] | str) -> MirrorRow:
     typed = {name: ("string", value) if isinstance(value, str) else value for name, value in fields.items()}
-    return mirror_row(LeadRecord(lead_id, email, [Attribute(name, *value) for name, value in typed.items()]), Dictionary({}))
+    return mirror_row(LeadRecord(lead_id, email, [(name, *value) for name, value in typed.items()]), Dictionary({}))
 
 
 async def upsert(
@@ -63,6 +63,23 @@ async def test_an_unchanged_lead_costs_no_byte(pool: Pool) -> None:
         written.append(await wal(pool) - at)
     assert min(written) == 0
     assert await versions(pool) == before
+
+
+async def test_a_mirror_that_was_never_analyzed_is_probed_by_its_key(pool: Pool) -> None:
+    """A plan that walks the whole mirror for each page makes the first pull quadratic."""
+    await upsert(pool, [lead(number) for number in range(3000)], T[0])
+    page = list(range(300)), ["a@x"] * 300, ["{}"] * 300, ["{}"] * 300, ["digest"] * 300
+    plan = await pool.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {leads.UPSERT}", "acme", *page, "people", None, T[1], T[1])
+    walked: list[float] = []
+
+    def visit(node: dict[str, Any]) -> None:
+        if node.get("Relation Name") == "lead" and "Scan" in node["Node Type"]:
+            walked.append(node["Actual Rows"])
+        for child in node.get("Plans", ()):
+            visit(child)
+
+    visit(json.loads(plan)[0]["Plan"])
+    assert walked == [1]
 
 
 async def test_an_older_answer_never_overwrites_a_newer_one(pool: Pool) -> None:

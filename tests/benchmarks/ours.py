@@ -1,0 +1,169 @@
+"""syncd's own sides: the whole path of a pull from a reply's bytes to rows and position, its steps alone, and COPY as the limit."""
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar, cast
+from uuid import uuid4
+
+import asyncpg
+
+from syncd.core.mirror import Dictionary, MirrorRow, mirror_row
+from syncd.core.settings import Pull, Secret, Soap
+from syncd.core.values import LeadRecord
+from syncd.core.windows import Window
+from syncd.flows.loop import Worked
+from syncd.flows.pull import PullShared, PullStream, selector_of
+from syncd.marketo.session import PIECE, Call, Reply, Session
+from syncd.marketo.soap import SoapApi
+from syncd.marketo.soap_reply import ReplyParser
+from syncd.ops.clock import WallClock
+from syncd.ops.metrics import Metrics
+from syncd.simulator import soap
+from syncd.store import cursors, leads, leases
+from syncd.store.leases import Connection, Lease, Pool
+from tests.benchmarks.pages import Page
+
+T = TypeVar("T")
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+DICTIONARY = Dictionary({name: key for name, (key, _) in soap._ATTRIBUTES.items()})
+PULL = Pull("people", "soap", EPOCH, tuple(soap._ATTRIBUTES), streams=1)
+
+
+class _Kept:
+    """A reply from memory, in pieces as the network gives them."""
+
+    status = 200
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def pieces(self, limit: int) -> Any:
+        for start in range(0, len(self._body), PIECE):
+            yield self._body[start : start + PIECE]
+
+
+class _Replaying:
+    """Stands where the session stands: composes and signs each request, and answers it from memory."""
+
+    bodies: Mapping[str, bytes]
+
+    async def send(self, call: Call, read: Callable[[Reply], Awaitable[T]]) -> T:
+        position = re.search(rb"<streamPosition>([^<]*)<", b"".join(call.compose().body))
+        return await read(cast("Reply", _Kept(self.bodies[position[1].decode() if position else ""])))
+
+
+class WholePath:
+    """A pull's stream as the daemon builds it, but for the network."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._session = _Replaying()
+        self._windows = 0
+        clock = WallClock()
+        api = SoapApi(cast("Session", self._session), Soap("http://localhost", "u", Secret("k")), clock)
+
+        async def dictionary() -> Dictionary:
+            return DICTIONARY
+
+        self._stream = PullStream(
+            lease.instance, PULL, 0, PullShared(), api, dictionary, lease, clock, Metrics(), random.Random(1)
+        )  # fmt: skip
+
+    async def prepare(self) -> None:
+        """Make the pull known, with nothing left to plan by itself."""
+        now = datetime.now(UTC)
+        async with self._lease.transaction() as connection:
+            await cursors.register(connection, self._lease.instance, PULL.name, selector_of(PULL), EPOCH, now)
+            await cursors.plan(connection, self._lease.instance, PULL.name, "soap", [], now, now)
+
+    async def walk(self, pages: Sequence[Page]) -> None:
+        """One window of these pages."""
+        self._session.bodies = {page.position: page.body for page in pages}
+        start, now = EPOCH + timedelta(days=self._windows), datetime.now(UTC)
+        self._windows += 1
+        async with self._lease.transaction() as connection:
+            await cursors.plan(connection, self._lease.instance, PULL.name, "soap", [Window(start, start + timedelta(days=1))], now, now)
+        left = sum(page.leads for page in pages)
+        while left:
+            outcome = await self._stream.step()
+            assert isinstance(outcome, Worked), "the walk met a fault"
+            left -= outcome.count
+
+
+async def lease_of(dsn: str, pool: Pool, instance: str) -> tuple[Lease, "asyncpg.Connection[asyncpg.Record]"]:
+    """The right to write for `instance`, and the connection that holds it."""
+    connection = await asyncpg.connect(dsn)
+    lease = await leases.acquire(connection, pool, instance, uuid4(), 15.0)
+    assert lease is not None
+    return lease, connection
+
+
+def parsed(page: Page) -> list[LeadRecord]:
+    """The parse step alone."""
+    parser = ReplyParser("getMultipleLeads", None)
+    for start in range(0, len(page.body), PIECE):
+        parser.feed(page.body[start : start + PIECE])
+    return parser.finish()[0]
+
+
+def longest_stall(page: Page) -> float:
+    """Seconds that the loop was held up at most while the page was parsed: pieces are parsed one at a time."""
+    parser, longest = ReplyParser("getMultipleLeads", None), 0.0
+    for start in range(0, len(page.body), PIECE):
+        began = time.perf_counter()
+        parser.feed(page.body[start : start + PIECE])
+        longest = max(longest, time.perf_counter() - began)
+    began = time.perf_counter()
+    parser.finish()
+    return max(longest, time.perf_counter() - began)
+
+
+def mirrored(records: Sequence[LeadRecord]) -> list[MirrorRow]:
+    """The mirror step alone."""
+    return [mirror_row(record, DICTIONARY) for record in records]
+
+
+async def write(pool: Pool, instance: str, pages: Sequence[Sequence[MirrorRow]], writers: int) -> None:
+    """The write step alone, on that many connections."""
+    owned = DICTIONARY.owned(PULL.fields)
+
+    async def writer(mine: Sequence[Sequence[MirrorRow]]) -> None:
+        async with pool.acquire() as connection:
+            for rows in mine:
+                now = datetime.now(UTC)
+                await leads.upsert(connection, instance, PULL.name, rows, owned, now, now)
+
+    await asyncio.gather(*(writer(pages[number::writers]) for number in range(writers)))
+
+
+def copy_lines(instance: str, rows: Sequence[MirrorRow]) -> bytes:
+    """Rows in COPY's text form, made before the clock starts."""
+    now = datetime.now(UTC).isoformat()
+    lines = []
+    for row in rows:
+        columns = (instance, str(row.lead_id), row.email, row.attributes, f'{{"{PULL.name}": "{row.digest}"}}', now, now, now)
+        lines.append("\t".join("\\N" if text is None else text.replace("\\", "\\\\") for text in columns) + "\n")
+    return "".join(lines).encode()
+
+
+async def copy(pool: Pool, parts: Sequence[bytes]) -> None:
+    """COPY into the table of the leads, each part on a connection of its own."""
+
+    async def writer(part: bytes) -> None:
+        async with pool.acquire() as connection:
+            await _copy(connection, part)
+
+    await asyncio.gather(*map(writer, parts))
+
+
+async def _copy(connection: Connection, part: bytes) -> None:
+    async def pieces() -> Any:
+        for start in range(0, len(part), 256 * 1024):
+            yield part[start : start + 256 * 1024]
+
+    columns = ("instance", "lead_id", "email", "attributes", "digests", "first_seen_at", "changed_at", "asked_at")
+    await connection.copy_to_table("lead", schema_name="syncd", source=pieces(), columns=columns)

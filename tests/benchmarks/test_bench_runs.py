@@ -1,0 +1,14 @@
+"""The benchmarks run to their end. How fast things are depends on the machine, and is for people to read."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_bench_pull_prints_its_tables() -> None:
+    done = subprocess.run([sys.executable, "-m", "tests.benchmarks.pull", "--small"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for part in ("cores, ", "PostgreSQL 1", "COPY, 2 connections", "parse against zeep", "share of the bound"):
+        assert part in done.stdout
