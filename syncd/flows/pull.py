@@ -85,13 +85,9 @@ class PullStream:
 
     async def step(self) -> Outcome:
         """Fetch and write one page; or plan windows; or wait until there is something to plan."""
-        if self._walk is None:
-            idle = await self._begin()
-            if idle is not None:
-                return idle
-        walk = self._walk
-        if walk is None:
-            return Worked(0)
+        walk = self._walk or await self._begin()
+        if isinstance(walk, Worked | Idle):
+            return walk
         try:
             dictionary = await self._dictionary()
             page = await walk.pages.next()
@@ -110,8 +106,8 @@ class PullStream:
             await self._walk.pages.close()
             self._walk = None
 
-    async def _begin(self) -> Outcome | None:
-        """Take a window to walk; None when that went well."""
+    async def _begin(self) -> _Walk | Outcome:
+        """Take a window to walk; where there is none, what to do instead."""
         async with self._shared.planning:
             state = await cursors.state(self._lease.pool, self.instance, self._pull.name)
             now = self._clock.now()
@@ -125,7 +121,7 @@ class PullStream:
                 return await self._plan(state, now)
             self._shared.taken.add(window.id)
         self._walk = _Walk(window, self._pages(window, window.position), window.position, window.leads, window.expected)
-        return None
+        return self._walk
 
     async def _plan(self, state: PullState, now: datetime) -> Outcome:
         pull = self._pull

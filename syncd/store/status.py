@@ -6,6 +6,7 @@ from typing import Any
 
 from syncd.core.quota import quota_day
 from syncd.store.leases import Pool
+from syncd.store.usage import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,6 @@ SELECT format('pid %s on %s', pid, host) AS holder, extract(epoch FROM clock_tim
   FROM syncd.lease WHERE instance = $1
 """
 LEADS = "SELECT count(*) FROM syncd.lead WHERE instance = $1 AND deleted_at IS NULL"
-CALLS = "SELECT api, calls FROM syncd.api_usage WHERE instance = $1 AND day = $2"
 PULLS = """
 SELECT p.pull AS name, p.state, p.message, coalesce(w.first_open, p.planned_until) AS watermark,
        coalesce(w.open_windows, 0) AS open_windows, coalesce(w.done_windows, 0) AS done_windows,
@@ -111,7 +111,7 @@ async def _instance(pool: Pool, instance: str, now: datetime) -> InstanceStatus:
         holder=lease["holder"] if lease else None,
         silent_for=lease["silent_for"] if lease else None,
         leads=await pool.fetchval(LEADS, instance),
-        calls_today={row["api"]: row["calls"] for row in await pool.fetch(CALLS, instance, quota_day(now))},
+        calls_today=await Ledger(instance, pool).calls_of(quota_day(now)),
         pulls=[PullStatus(**row) for row in await pool.fetch(PULLS, instance)],
         pushes=await _pushes(pool, instance),
         live_jobs=[JobStatus(**row) for row in await pool.fetch(JOBS, instance)],
