@@ -1,10 +1,12 @@
-"""A faithful Marketo to rehearse with: SOAP, identity, describe and bulk import over real HTTP, with a moving lead database.
+"""A faithful Marketo to rehearse with: SOAP, identity, describe, usage and bulk import over real HTTP, with a moving lead database.
 
 Written from the protocol alone; it imports nothing else of syncd, so that a misreading is not shared.
 """
 
+from syncd.simulator.catalogue import Catalogue
 from syncd.simulator.clock import Clock, ScaledClock
 from syncd.simulator.faults import Fault
+from syncd.simulator.fields import Field
 from syncd.simulator.imports import Slot
 from syncd.simulator.report import CallCount, DuplicateLiveKey, Report
 from syncd.simulator.server import Simulator
@@ -13,11 +15,13 @@ from syncd.simulator.world import Lead, StaticList, World
 
 __all__ = [
     "CallCount",
+    "Catalogue",
     "Clock",
     "Credentials",
     "DuplicateLiveKey",
     "Fault",
     "FaultRates",
+    "Field",
     "ForeignLoad",
     "ImportModel",
     "Lead",

@@ -3,12 +3,13 @@
 import csv
 import io
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import HeaderParser
 from itertools import pairwise
 
-from syncd.simulator.fields import BY_REST, BadValueError, Field, is_email_address
+from syncd.simulator.fields import BadValueError, Field, is_email_address
 from syncd.simulator.settings import ImportModel
 from syncd.simulator.wire import MarketoFault
 
@@ -58,8 +59,8 @@ def file_part(content_type: str, body: bytes) -> tuple[bytes, bool]:
     return data, bool(part.get_filename()) and "content-type" in part
 
 
-def read_import(form: str, data: bytes, lookup_field: str, model: ImportModel) -> ImportFile:
-    """The table of an upload, its rows checked one by one. Raises fault 1003 for an empty or unreadable file."""
+def read_import(form: str, data: bytes, lookup_field: str, model: ImportModel, by_rest: Mapping[str, Field]) -> ImportFile:
+    """The table of an upload, its rows checked one by one by the instance's fields. Raises fault 1003 for an empty or unreadable file."""
     try:
         table = list(csv.reader(io.StringIO(data.decode(), newline=""), delimiter=DELIMITERS[form], strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -67,10 +68,10 @@ def read_import(form: str, data: bytes, lookup_field: str, model: ImportModel) -
     if len(table) < 2:
         raise MarketoFault(1003, "Empty file")
     header, lines = table[0], [line for line in table[1:] if line]
-    reader = _RowReader(header, lookup_field, model)
+    reader = _RowReader(header, lookup_field, model, by_rest)
     rows = [reader.read(cells) for cells in lines]
     keys = frozenset(row.key for row in rows if row.key)
-    oddities = _header_oddities(header, lookup_field)
+    oddities = _header_oddities(header, lookup_field, by_rest)
     oddities["blank cell in import file"] = sum(cells.count("") for cells in lines)
     oddities["row of the wrong width"] = sum(1 for cells in lines if len(cells) != len(header))
     oddities["duplicate key in import file"] = sum(1 for row in rows if row.key) - len(keys)
@@ -82,10 +83,10 @@ def normalised_key(lookup_field: str, cell: str) -> str:
     return cell.strip().lower() if lookup_field == "email" else cell.strip()
 
 
-def _header_oddities(header: list[str], lookup_field: str) -> Counter[str]:
+def _header_oddities(header: list[str], lookup_field: str, by_rest: Mapping[str, Field]) -> Counter[str]:
     oddities: Counter[str] = Counter()
     for name in header:
-        field = BY_REST.get(name)
+        field = by_rest.get(name)
         if field is None:
             oddities["header not spelt as describe spells it"] += 1
         elif field.read_only and name != lookup_field:
@@ -98,12 +99,12 @@ def _header_oddities(header: list[str], lookup_field: str) -> Counter[str]:
 class _RowReader:
     """Knows which column is which field; columns it cannot use are passed over."""
 
-    def __init__(self, header: list[str], lookup_field: str, model: ImportModel) -> None:
+    def __init__(self, header: list[str], lookup_field: str, model: ImportModel, by_rest: Mapping[str, Field]) -> None:
         self._lookup_field, self._model = lookup_field, model
         self._width = len(header)
         self._lookup_column = header.index(lookup_field) if lookup_field in header else None
         self._columns: list[tuple[int, Field]] = [
-            (column, BY_REST[name]) for column, name in enumerate(header) if name in BY_REST and not BY_REST[name].read_only
+            (column, by_rest[name]) for column, name in enumerate(header) if name in by_rest and not by_rest[name].read_only
         ]
 
     def read(self, cells: list[str]) -> Row:

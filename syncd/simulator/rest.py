@@ -1,4 +1,4 @@
-"""The REST side: identity, describe, bulk lead import (protocol sections 2, 3.3 and 4)."""
+"""The REST side: identity, describe, usage, bulk lead import (protocol sections 2, 3.3, 3.5 and 4)."""
 
 import json
 import re
@@ -7,9 +7,9 @@ from typing import Literal
 from urllib.parse import parse_qsl
 
 from syncd.simulator.clock import seeded
-from syncd.simulator.fields import BY_REST, CATALOGUE
 from syncd.simulator.importfile import DELIMITERS, file_part, read_import
 from syncd.simulator.imports import ImportQueue
+from syncd.simulator.limits import Limiter
 from syncd.simulator.report import Recorder
 from syncd.simulator.results import results_file, status_entry
 from syncd.simulator.settings import SimulatorSettings
@@ -20,11 +20,12 @@ _BATCH = re.compile(r"/bulk/v1/leads/batch/(\d{1,19})(?:/(failures|warnings))?\.
 
 
 def rest_endpoint_of(path: str, method: str) -> str | None:
-    """The endpoint's name (identity, describe, import, status, failures, warnings), or None for an unknown address."""
+    """The endpoint's name (identity, describe, usage, import, status, failures, warnings), or None for an unknown address."""
     fixed = {
         ("GET", "/identity/oauth/token"): "identity",
         ("POST", "/identity/oauth/token"): "identity",
         ("GET", "/rest/v1/leads/describe.json"): "describe",
+        ("GET", "/rest/v1/stats/usage.json"): "usage",
         ("POST", "/bulk/v1/leads.json"): "import",
     }
     batch = _BATCH.fullmatch(path) if method == "GET" else None
@@ -76,10 +77,13 @@ class Identity:
 
 
 class RestApi:
-    """Answers describe and bulk import calls."""
+    """Answers describe, usage and bulk import calls."""
 
-    def __init__(self, settings: SimulatorSettings, world: World, queue: ImportQueue, identity: Identity, recorder: Recorder) -> None:
+    def __init__(
+        self, settings: SimulatorSettings, world: World, queue: ImportQueue, identity: Identity, limiter: Limiter, recorder: Recorder
+    ) -> None:
         self._settings, self._world, self._queue, self._identity, self._recorder = settings, world, queue, identity, recorder
+        self._limiter = limiter
         self._chance = seeded(settings.seed, "failing jobs")
 
     def answer(self, call: Call) -> Reply:
@@ -90,7 +94,9 @@ class RestApi:
             self._refuse_old_token(call)
         self._identity.check(call.headers, call.now)
         if call.endpoint == "describe":
-            return rest_result(call, [field.described() for field in CATALOGUE])
+            return rest_result(call, [field.described() for field in self._world.catalogue])
+        if call.endpoint == "usage":
+            return rest_result(call, [self._limiter.usage(call.now)])
         if call.endpoint == "import":
             return self._import(call)
         return self._batch(call)
@@ -105,7 +111,7 @@ class RestApi:
         if not labelled:
             self._recorder.violation(call.now, "file part without filename or content type")
         form, lookup_field, list_id = self._import_parameters(call)
-        file = read_import(form, data, lookup_field, self._settings.imports)
+        file = read_import(form, data, lookup_field, self._settings.imports, self._world.catalogue.by_rest)
         share = self._chance.uniform(0.0, 0.9) if "job_failed" in call.oddities else 1.0
         job = self._queue.submit(file, lookup_field, list_id, share, call.now)
         for kind, count in file.oddities.items():
@@ -119,7 +125,8 @@ class RestApi:
         form, lookup_field = call.query.get("format", ""), call.query.get("lookupField", "email")
         if form not in DELIMITERS:
             raise MarketoFault(1003, f"Invalid format '{form}': one of {', '.join(DELIMITERS)} is needed")
-        if lookup_field not in BY_REST or (BY_REST[lookup_field].read_only and lookup_field != "id"):
+        field = self._world.catalogue.by_rest.get(lookup_field)
+        if field is None or (field.read_only and lookup_field != "id"):
             raise MarketoFault(1003, f"Invalid lookupField '{lookup_field}'")
         if call.query.get("partitionName", self._settings.partitions[0]) not in self._settings.partitions:
             raise MarketoFault(1003, "Invalid partitionName")

@@ -1,8 +1,7 @@
 """The simulator: one Marketo instance behind real HTTP."""
 
-import socket
-import struct
 from dataclasses import asdict
+from datetime import timedelta
 from email.utils import format_datetime
 from types import TracebackType
 from typing import Self
@@ -10,7 +9,9 @@ from typing import Self
 from aiohttp import hdrs, web
 
 from syncd.simulator.clock import Clock, seeded
-from syncd.simulator.faults import Fault, FaultPlan, instead_of_processing, instead_of_the_answer
+from syncd.simulator.delivery import REDIRECTED, deliver, whole
+from syncd.simulator.faults import REDIRECT, Fault, FaultPlan, instead_of_processing, instead_of_the_answer
+from syncd.simulator.fields import Field
 from syncd.simulator.imports import ImportQueue, Slot
 from syncd.simulator.limits import Limiter
 from syncd.simulator.report import Recorder, Report
@@ -34,10 +35,10 @@ class Simulator:
         self._world = World(settings, now)
         self._queue = ImportQueue(settings, self._world, self._recorder, now)
         self._identity = Identity(settings)
-        self._limiter = Limiter(settings, self._recorder)
+        self._limiter = Limiter(settings, self._recorder, now)
         self._faults = FaultPlan(settings, self._recorder)
         self._soap = SoapApi(settings, self._world, self._recorder)
-        self._rest = RestApi(settings, self._world, self._queue, self._identity, self._recorder)
+        self._rest = RestApi(settings, self._world, self._queue, self._identity, self._limiter, self._recorder)
         self._request_ids = seeded(settings.seed, "request ids")
         self._runner: web.AppRunner | None = None
         self._base = ""
@@ -93,6 +94,25 @@ class Simulator:
         """A stranger's import job of `duration` seconds, at a place in the queue (default: its end). Raises ValueError if none is free."""
         self._queue.add_foreign_job(duration, self._move(), at_queue)
 
+    def add_foreign_calls(self, user_id: str, n: int) -> None:
+        """A stranger's API user spends `n` REST calls of today's quota."""
+        self._limiter.add_foreign_calls(user_id, n, self._move())
+
+    def add_field(self, field: Field) -> None:
+        """Let the instance have one more field from now on. Raises ValueError when its id or one of its names is taken."""
+        self.world.catalogue.add(field)
+
+    def remove_field(self, key: str) -> None:
+        """Take a field out of the instance, by its REST name (SOAP name where there is no other); leads keep their values, unseen.
+
+        Raises KeyError for an unknown one.
+        """
+        self.world.catalogue.remove(key)
+
+    def retype_field(self, key: str, data_type: str) -> None:
+        """Give a field another dataType from now on; the values stay as they are. Raises KeyError for an unknown one."""
+        self.world.catalogue.retype(key, data_type)
+
     def script(self, endpoint: str, fault: Fault, times: int = 1) -> None:
         """Let the next `times` requests to `endpoint` meet `fault`; see `faults.ENDPOINTS`. Raises ValueError where it makes no sense."""
         self._faults.script(endpoint, fault, times)
@@ -108,17 +128,20 @@ class Simulator:
 
     async def _tell_time(self, _: web.Request, response: web.StreamResponse) -> None:
         """Its own time, by which a client judges its clock; aiohttp would tell the machine's."""
-        response.headers[hdrs.DATE] = format_datetime(self._clock.now(), usegmt=True)
+        response.headers[hdrs.DATE] = format_datetime(self._clock.now() + timedelta(seconds=self._settings.clock_skew), usegmt=True)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.rel_url.raw_path
         if path.startswith("/_simulator/"):
             return self._side_door(path)
+        if REDIRECTED in request.query:
+            self._recorder.violation(self._move(), "redirect followed")
+            return await deliver(request, REDIRECT)
         endpoint = "soap" if (request.method, path) == ("POST", _SOAP_PATH) else rest_endpoint_of(path, request.method)
         if endpoint is None:
             kind = "double slash in address" if "//" in path else "unknown address"
             self._recorder.violation(self._move(), kind)
-            return _response(plain(404, "Not Found"))
+            return whole(plain(404, "Not Found"))
         api = endpoint if endpoint in ("soap", "identity") else "rest"
         arrived = self._clock.now().timestamp()
         over = self._limiter.arrive(api, arrived) if api != "identity" else None
@@ -133,7 +156,7 @@ class Simulator:
             self._recorder.calls[api, endpoint, code] += 1
             if api != "identity":
                 self._limiter.leave(api, arrived, code)
-        return await _deliver(request, reply)
+        return await deliver(request, reply)
 
     async def _answer(self, request: web.Request, endpoint: str, over: MarketoFault | None) -> Reply:
         body, size = await _read(request, self._settings.limits.import_body_bytes)
@@ -181,25 +204,3 @@ async def _read(request: web.Request, limit: int) -> tuple[bytes, int]:
         if len(kept) <= limit:
             kept += piece
     return bytes(kept), size
-
-
-def _response(reply: Reply) -> web.Response:
-    return web.Response(status=reply.status, body=reply.body, headers={"Content-Type": reply.content_type})
-
-
-async def _deliver(request: web.Request, reply: Reply) -> web.StreamResponse:
-    if reply.code not in ("reset", "truncated"):
-        return _response(reply)
-    transport = request.transport
-    half = web.StreamResponse(status=reply.status or 200, headers={"Content-Type": reply.content_type or "text/plain"})
-    if reply.code == "truncated":
-        half.content_length = len(reply.body)
-        await half.prepare(request)
-        await half.write(reply.body[: len(reply.body) // 2])
-        if transport is not None:
-            transport.close()
-    elif transport is not None:
-        # Zero linger turns the close into a reset.
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
-    return half

@@ -1,5 +1,6 @@
 """What a rehearsal can be told. Defaults follow the protocol; what the protocol leaves unknown is a setting here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Literal, Self
@@ -51,6 +52,8 @@ class ForeignLoad:
     job_seconds: float = 60.0
     job_sigma: float = 0.8
     calls_per_20s: int = 0
+    rest_calls_today: Mapping[str, int] | tuple[tuple[str, int], ...] = ()
+    """What each API user has spent of the first day's quota already (protocol section 3.5); of later days nothing."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ class FaultRates:
     results_404: float = 0.0
     results_without_empty_column: float = 0.0
     results_short_row: float = 0.0
+    soap_20024: float = 0.0
+    rest_615: float = 0.0
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -102,6 +107,8 @@ class FaultRates:
         rates = {each.name: 0.005 for each in fields(cls)}
         rates |= {"soap_20122": 0.004, "short_page": 0.05, "import_1016": 0.03, "job_failed": 0.02}
         rates |= {"results_without_empty_column": 0.3, "results_short_row": 0.3}
+        # Later comers stay out of it: what a seed has shown once it must show again.
+        rates |= {"soap_20024": 0.0, "rest_615": 0.0}
         return cls(**rates)
 
 
@@ -132,3 +139,5 @@ class SimulatorSettings:
     """How far a requestTimestamp may lie from now before 20016 [not documented]."""
     token_life: float = 3_600.0
     batch_life: float = 7 * 86_400.0
+    clock_skew: float = 0.0
+    """How far the instance's own clock is ahead (negative: behind): of the Date header and the age of signatures, not of the leads."""

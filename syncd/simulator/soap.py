@@ -2,11 +2,12 @@
 
 import hmac
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from xml.sax.saxutils import escape
 
 from syncd.simulator.clock import seeded
-from syncd.simulator.fields import BY_SOAP
+from syncd.simulator.fields import BY_SOAP, Field
 from syncd.simulator.report import Recorder
 from syncd.simulator.selectors import LastUpdateAt, LeadKeys, Positions, StaticListMembers
 from syncd.simulator.settings import SimulatorSettings
@@ -35,12 +36,20 @@ _HEAD = (
     "<SOAP-ENV:Body><ns1:successGetMultipleLeads><result>"
 )
 _TAIL = "</result></ns1:successGetMultipleLeads></SOAP-ENV:Body></SOAP-ENV:Envelope>"
-# (key, everything before the value) of each attribute, in the order of their names; Id and Email have elements of their own.
-_ATTRIBUTES = {
-    name: (field.key, f"<attribute><attrName>{name}</attrName><attrType>{field.soap_type}</attrType><attrValue>")
-    for name, field in sorted(BY_SOAP.items())
-    if name not in ("Id", "Email")
-}
+
+Attributes = dict[str, tuple[str, str]]
+"""(key, everything before the value) of each attribute, in the order of their names; Id and Email have elements of their own."""
+
+
+def _attributes(by_soap: Mapping[str, Field]) -> Attributes:
+    return {
+        name: (field.key, f"<attribute><attrName>{escape(name)}</attrName><attrType>{field.soap_type}</attrType><attrValue>")
+        for name, field in sorted(by_soap.items())
+        if name not in ("Id", "Email")
+    }
+
+
+_ATTRIBUTES = _attributes(BY_SOAP)
 # An XML parser would turn a bare carriage return into a newline.
 _ENTITIES = {"\r": "&#13;"}
 
@@ -55,6 +64,7 @@ class SoapApi:
         self._settings, self._world, self._recorder = settings, world, recorder
         self._positions = Positions(settings.seed)
         self._chance = seeded(settings.seed, "short pages")
+        self._version, self._attributes = -1, Attributes()
 
     def answer(self, call: Call) -> Reply:
         """The page asked for. Raises the documented faults."""
@@ -63,11 +73,17 @@ class SoapApi:
         self._authenticate(request.header(), call.now)
         asked = request.get_multiple_leads()
         for name in asked.attributes or ():
-            if name not in BY_SOAP:
+            if name not in self._world.catalogue.by_soap:
                 self._recorder.violation(call.now, "unknown attribute asked for")
         leads, left, cursor = self._page(asked, call)
         position = self._positions.issue(asked.selector, cursor) if left else ""
-        return Reply(200, _rendered(leads, left, position, asked.attributes).encode(), _CONTENT_TYPE)
+        return Reply(200, _rendered(leads, left, position, asked.attributes, self._known()).encode(), _CONTENT_TYPE)
+
+    def _known(self) -> Attributes:
+        catalogue = self._world.catalogue
+        if self._version != catalogue.version:
+            self._version, self._attributes = catalogue.version, _attributes(catalogue.by_soap)
+        return self._attributes
 
     def _check_transport(self, call: Call) -> None:
         if not call.headers.get("Content-Type", "").lower().startswith("text/xml"):
@@ -83,7 +99,7 @@ class SoapApi:
         if not known or not hmac.compare_digest(header.signature.encode(), expected.encode()):
             self._recorder.violation(now, "wrong SOAP user or signature")
             raise MarketoFault(20014, "Authentication failed")
-        age = now - moment_of(header.timestamp, "requestTimestamp").timestamp()
+        age = now + self._settings.clock_skew - moment_of(header.timestamp, "requestTimestamp").timestamp()
         if abs(age) > self._settings.signature_life:
             self._recorder.violation(now, "SOAP timestamp too old or in the future")
             raise MarketoFault(20016, "Request expired")
@@ -155,9 +171,9 @@ def soap_fault(code: int, message: str) -> Reply:
     return Reply(500, body.encode(), _CONTENT_TYPE, str(code))
 
 
-def _rendered(leads: list[Lead], left: int, position: str, attributes: tuple[str, ...] | None) -> str:
-    wanted = set(_ATTRIBUTES if attributes is None else attributes)
-    shown = [attribute for name, attribute in _ATTRIBUTES.items() if name in wanted]
+def _rendered(leads: list[Lead], left: int, position: str, attributes: tuple[str, ...] | None, known: Attributes = _ATTRIBUTES) -> str:
+    wanted = set(known if attributes is None else attributes)
+    shown = [attribute for name, attribute in known.items() if name in wanted]
     records = "".join(_record(lead, shown) for lead in leads)
     record_list = f"<leadRecordList>{records}</leadRecordList>" if leads else '<leadRecordList xsi:nil="true" />'
     stream = f"<newStreamPosition>{position}</newStreamPosition>" if position else "<newStreamPosition />"

@@ -110,7 +110,9 @@ class SoapRequest:
             raise MarketoFault(20017, "keyType and keyValues are needed")
         keys = self._strings(parts["keyValues"])
         if len(keys) > _KEYS_HEEDED:
-            self._note("more than 100 lead keys")
+            self._note("more than 100 keys")
+        if len(set(keys)) < len(keys):
+            self._note("duplicate keys")
         return LeadKeys(_text(parts["keyType"]), tuple(keys[:_KEYS_HEEDED]))
 
     def _children(self, parent: etree._Element, allowed: tuple[str, ...]) -> dict[str, etree._Element]:

@@ -52,11 +52,12 @@ class Upsert:
             outcome.duplicates_created += lead is not None
             lead = None
         if lead is None:
-            lead = self._made[row.key] = self._world.insert(row.values, now)
+            lead = self._made[row.key] = self._world.insert(self._world.still_there(row.values), now)
             outcome.created += 1
         else:
             # The key found the lead: its own cell changes nothing, not even the case of an email.
-            self._world.write(lead, {name: value for name, value in row.values.items() if name != self._lookup_field})
+            values = self._world.still_there(row.values)
+            self._world.write(lead, {name: value for name, value in values.items() if name != self._lookup_field})
             outcome.updated += 1
         self._touched[lead.id] = lead
         return None

@@ -7,14 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from syncd.simulator.catalogue import Catalogue
 from syncd.simulator.clock import seeded
-from syncd.simulator.fields import BY_KEY, BY_SOAP
 from syncd.simulator.index import UpdateIndex, UpdateKey
 from syncd.simulator.people import invent, stir
 from syncd.simulator.settings import SimulatorSettings
 
 _FIRST_LIST_ID = 1_001
 _ID = re.compile(r"\d{1,19}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?\d{1,100}", re.ASCII)
+_DEFAULT_FIELDS = Catalogue()
 
 
 @dataclass(slots=True)
@@ -24,6 +26,8 @@ class Lead:
     id: int
     values: dict[str, str]
     updated: int
+    catalogue: Catalogue = field(default=_DEFAULT_FIELDS, compare=False, repr=False)
+    """The fields of the instance it lives in; `values` may hold more: those of fields that are gone."""
 
     @property
     def email(self) -> str | None:
@@ -35,7 +39,7 @@ class Lead:
 
     def soap_values(self) -> dict[str, str]:
         """The values by SOAP name; those that SOAP does not know are left out."""
-        return {name: self.values[field.key] for name, field in BY_SOAP.items() if field.key in self.values}
+        return {name: self.values[field.key] for name, field in self.catalogue.by_soap.items() if field.key in self.values}
 
 
 @dataclass(slots=True)
@@ -53,6 +57,10 @@ class StaticList:
                 known.add(lead_id)
                 insort(self.members, lead_id)
 
+    def remove(self, lead_ids: Iterable[int]) -> None:
+        gone = set(lead_ids)
+        self.members = [member for member in self.members if member not in gone]
+
     def page(self, after: int, size: int) -> tuple[list[int], int]:
         """The next members with an id above `after`, and how many are left beyond them."""
         start = bisect_right(self.members, after)
@@ -65,6 +73,7 @@ class World:
 
     def __init__(self, settings: SimulatorSettings, now: float) -> None:
         self._now = now
+        self.catalogue = Catalogue()
         self._leads: dict[int, Lead] = {}
         self._ids_by_email: dict[str, list[int]] = {}
         self._next_id = settings.first_lead_id
@@ -92,9 +101,11 @@ class World:
         """Each lead as (id, email, values), in id order, as a faithful mirror fed over SOAP must hold it.
 
         `fields` are the SOAP names asked for (all by default). Values are the very texts SOAP answers with, by REST name (SOAP
-        name where there is no other); empty ones are absent; id and email stand outside, as they do in a `leadRecord`.
+        name where there is no other); empty ones are absent; id and email stand outside, as they do in a `leadRecord`. Raises
+        KeyError for a name that SOAP does not know, or no longer.
         """
-        wanted = BY_SOAP.values() if fields is None else [BY_SOAP[name] for name in fields]
+        known = self.catalogue.by_soap
+        wanted = known.values() if fields is None else [known[name] for name in fields]
         keys = [each.key for each in wanted if each.key not in ("id", "email")]
         for lead in self:
             yield lead.id, lead.email, {key: lead.values[key] for key in keys if key in lead.values}
@@ -111,12 +122,22 @@ class World:
     def list_named(self, name: str) -> StaticList | None:
         return next((each for each in self.lists.values() if each.name == name), None)
 
-    def add_list(self, name: str, members: Iterable[int] = ()) -> StaticList:
-        """A new static list; its id is the next one after 1000."""
+    def create_list(self, name: str, ids: Iterable[int] = ()) -> StaticList:
+        """A new static list; its id is the next one after 1000. Raises ValueError when the name is taken, KeyError for an unknown lead."""
+        if self.list_named(name) is not None:
+            raise ValueError(f"there is a list '{name}'")
         made = StaticList(_FIRST_LIST_ID + len(self.lists), name)
-        made.add(members)
+        made.add(self._living(ids))
         self.lists[made.id] = made
         return made
+
+    def add_members(self, list_id: int, ids: Iterable[int]) -> None:
+        """Put leads on a list; those on it stay. No lead's update time moves. Raises KeyError for an unknown list or lead."""
+        self.lists[list_id].add(self._living(ids))
+
+    def remove_members(self, list_id: int, ids: Iterable[int]) -> None:
+        """Take leads off a list; those not on it are passed over. No lead's update time moves. Raises KeyError for an unknown list."""
+        self.lists[list_id].remove(ids)
 
     def create(self, values: Mapping[str, str]) -> Lead:
         """A new lead as of now. `values` by REST name (SOAP name where there is no other)."""
@@ -137,11 +158,11 @@ class World:
         self._forget_email(lead)
         self._index.replace([(lead.updated, lead.id)], [])
         for each in self.lists.values():
-            each.members = [member for member in each.members if member != lead_id]
+            each.remove([lead_id])
 
     def insert(self, values: Mapping[str, str], now: float) -> Lead:
         """A new lead that stands in no window until it is touched."""
-        lead = Lead(self._next_id, {}, int(now))
+        lead = Lead(self._next_id, {}, int(now), self.catalogue)
         self._next_id += 1
         self._leads[lead.id] = lead
         self.write(lead, values)
@@ -149,7 +170,7 @@ class World:
 
     def write(self, lead: Lead, values: Mapping[str, str]) -> None:
         """Set values without moving the lead's update time; '' clears."""
-        unknown = [name for name in values if name not in BY_KEY]
+        unknown = [name for name in values if name not in self.catalogue.by_key]
         if unknown:
             raise KeyError(f"no such field: {', '.join(unknown)}")
         if "email" in values:
@@ -162,7 +183,13 @@ class World:
         if values.get("email"):
             insort(self._ids_by_email.setdefault(values["email"].strip().lower(), []), lead.id)
         if "leadScore" in values or "leadRating" not in lead.values:
-            lead.values["leadRating"] = "hot" if int(lead.values.get("leadScore", "0")) >= 80 else "cold"
+            score = lead.values.get("leadScore", "0")
+            # Retyped, the score may be any text.
+            lead.values["leadRating"] = "hot" if _NUMBER.fullmatch(score) and int(score) >= 80 else "cold"
+
+    def still_there(self, values: Mapping[str, str]) -> dict[str, str]:
+        """Those of the values whose fields are there: a field may go between a wish to set it and the deed."""
+        return {name: value for name, value in values.items() if name in self.catalogue.by_key}
 
     def touch(self, leads: Iterable[Lead], now: float, known: Iterable[Lead] | None = None) -> None:
         """Move the update time of `leads` to now. `known` are those of them that stand in the index already (all by default)."""
@@ -179,9 +206,16 @@ class World:
             if self._leads and self._chance.random() * (self._updates + self._creations) < self._updates:
                 self._stir_one()
             else:
-                self.create(invent(self._chance, self._next_id))
+                self.create(self.still_there(invent(self._chance, self._next_id)))
             self._next_event = self._after(self._now)
         self._now = max(self._now, now)
+
+    def _living(self, ids: Iterable[int]) -> list[int]:
+        found = list(ids)
+        unknown = [lead_id for lead_id in found if lead_id not in self._leads]
+        if unknown:
+            raise KeyError(f"no such lead: {', '.join(map(str, unknown))}")
+        return found
 
     def _stir_one(self) -> None:
         # Ids may have holes after deletions: take the next one that lives.
@@ -189,7 +223,7 @@ class World:
         lead_id = self._chance.randrange(first, self._next_id)
         while lead_id not in self._leads:
             lead_id = lead_id + 1 if lead_id + 1 < self._next_id else first
-        self.update(lead_id, stir(self._chance))
+        self.update(lead_id, self.still_there(stir(self._chance)))
 
     def _after(self, now: float) -> float:
         rate = self._updates + self._creations
@@ -214,4 +248,4 @@ class World:
                 self.write(lead, {"email": self._leads[lead.id - 1].email or ""})
         self._index = UpdateIndex((lead.updated, lead.id) for lead in self)
         for name, members in settings.static_lists:
-            self.add_list(name, chance.sample(list(self._leads), min(members, len(self._leads))))
+            self.create_list(name, chance.sample(list(self._leads), min(members, len(self._leads))))

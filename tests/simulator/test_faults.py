@@ -14,6 +14,32 @@ from tests.simulator.client import START, ManualClock, code_of, keyed, updated_b
 from tests.simulator.conftest import Rehearse
 
 SETTINGS = SimulatorSettings(leads=30, updated_since=START - timedelta(days=20), imports=ImportModel(overhead_seconds=10.0, sigma=0.0))
+OF_SEED_7 = [
+    ("soap", "reset_after"),
+    ("status", "html_200"),
+    ("soap", "reset_before"),
+    ("import", "rest_606"),
+    ("import", "import_1016"),
+    ("identity", "json_garbage"),
+    ("identity", "gateway_504"),
+    ("describe", "gateway_502"),
+    ("failures", "rest_608"),
+    ("soap", "short_page"),
+    ("soap", "short_page"),
+    ("warnings", "rest_713"),
+    ("failures", "rest_606"),
+    ("warnings", "json_garbage"),
+    ("import", "import_1016"),
+    ("failures", "reset_after"),
+    ("import", "html_503"),
+    ("failures", "rest_604"),
+    ("failures", "rest_611"),
+    ("import", "truncated"),
+    ("status", "gateway_502"),
+    ("failures", "gateway_504"),
+    ("identity", "reset_after"),
+    ("soap", "reset_before"),
+]
 TABLE = "email\na@example.com\nb@example.com\n"
 
 
@@ -31,6 +57,7 @@ async def test_broken_connection(rehearse: Rehearse, fault: Fault, jobs: int) ->
     ("fault", "status", "start", "jobs"),
     [
         (Fault.HTML_200, 200, "<!DOCTYPE html>", 0),
+        (Fault.HTML_500, 500, "<!DOCTYPE html>", 0),
         (Fault.HTML_503, 503, "<!DOCTYPE html>", 0),
         (Fault.GATEWAY_502, 502, "<!DOCTYPE html>", 0),
         (Fault.GATEWAY_504, 504, "<!DOCTYPE html>", 1),
@@ -53,8 +80,10 @@ async def test_strange_reply(rehearse: Rehearse, fault: Fault, status: int, star
         (Fault.REST_602, "602", 0),
         (Fault.REST_604, "604", 1),
         (Fault.REST_606, "606", 0),
+        (Fault.REST_607, "607", 0),
         (Fault.REST_608, "608", 0),
         (Fault.REST_611, "611", 0),
+        (Fault.REST_615, "615", 0),
         (Fault.REST_713, "713", 0),
         (Fault.IMPORT_1016, "1016", 0),
     ],
@@ -69,7 +98,7 @@ async def test_rest_code(rehearse: Rehearse, fault: Fault, code: str, jobs: int)
     assert code_of(await client.submit("email\nc@example.com\n")) == "ok"
 
 
-@pytest.mark.parametrize("fault", [Fault.SOAP_10001, Fault.SOAP_20011, Fault.SOAP_20016, Fault.SOAP_20023, Fault.SOAP_20122])
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault.value.startswith("soap_")])
 async def test_soap_code(rehearse: Rehearse, fault: Fault) -> None:
     client = await rehearse(SETTINGS)
     client.sim.script("soap", fault, times=2)
@@ -129,5 +158,27 @@ def test_impossible_faults_are_refused() -> None:
     assert FaultRates.rough().truncated > 0
 
 
-def test_every_fault_has_its_rate() -> None:
-    assert {fault.value for fault in Fault} == set(FaultRates.__dataclass_fields__)
+def test_only_faults_of_a_bad_day_have_rates() -> None:
+    rated = set(FaultRates.__dataclass_fields__)
+    assert rated < {fault.value for fault in Fault}
+    assert {"soap_20024", "rest_615"} < rated
+    assert not rated & {"soap_20013", "soap_29999", "rest_607", "gzip_bomb", "slow_drip", "redirect"}
+
+
+def test_every_documented_soap_fault_can_be_scripted() -> None:
+    protocol = (
+        "10001 20011 20012 20013 20014 20015 20016 20017 20109 20110 20114 20019 20022 20023 20024 20102 20103 20111 20122 20123 29999"
+    )
+    plan = FaultPlan(SimulatorSettings(), Recorder())
+    for code in protocol.split():
+        plan.script("soap", Fault(f"soap_{code}"), 1)
+        assert plan.draw("soap") == {Fault(f"soap_{code}")}
+
+
+def test_new_rates_stay_out_of_old_seeds() -> None:
+    """What a rough day of a seed was before there were more faults."""
+    plan = FaultPlan(SimulatorSettings(seed=7, faults=FaultRates.rough()), Recorder())
+    drawn = [(endpoint, fault.value) for _ in range(40) for endpoint in ENDPOINTS[:7] for fault in sorted(plan.draw(endpoint))]
+    assert [each for each in drawn if not each[1].startswith("results_")] == OF_SEED_7
+    busy = FaultPlan(SimulatorSettings(faults=FaultRates(soap_20024=1.0, rest_615=1.0)), Recorder())
+    assert [next(iter(busy.draw(endpoint))).value for endpoint in ("soap", "usage")] == ["soap_20024", "rest_615"]

@@ -163,6 +163,24 @@ async def test_static_list_by_name_and_id(rehearse: Rehearse) -> None:
     assert (await client.soap(by_id.replace("1001", "9"))).code == "20111"
 
 
+async def test_static_list_ends_at_zero_while_its_members_change(rehearse: Rehearse) -> None:
+    client = await rehearse(SimulatorSettings(leads=40))
+    world = client.sim.world
+    made = world.create_list("Made.Now", range(1001, 1021))
+    asked = f'<leadSelector xsi:type="ns1:StaticListSelector"><staticListId>{made.id}</staticListId></leadSelector>'
+    first = await client.soap(f"{asked}<batchSize>8</batchSize>")
+    assert (first.ids, first.remaining) == (list(range(1001, 1009)), 12)
+    world.remove_members(made.id, [1001, 1010, 1030])
+    world.add_members(made.id, [1040, 1011])
+    world.delete(1012)
+    second = await client.soap(f"{asked}{at_position(first.position)}<batchSize>8</batchSize>")
+    assert (second.ids, second.remaining) == ([1009, 1011, *range(1013, 1019)], 3)
+    for gone in (1019, 1020, 1040):
+        world.delete(gone)
+    last = await client.soap(f"{asked}{at_position(second.position)}<batchSize>8</batchSize>")
+    assert (last.status, last.ids, last.returned, last.remaining, last.position) == (200, [], 0, 0, "")
+
+
 async def test_lead_keys(rehearse: Rehearse) -> None:
     client = await rehearse(SimulatorSettings(leads=150))
     lead = next(lead for lead in client.sim.world if lead.email)
@@ -171,7 +189,14 @@ async def test_lead_keys(rehearse: Rehearse) -> None:
     assert (await client.soap(keyed("EMAIL", "nobody@example.com"))).code == "20103"
     assert (await client.soap(keyed("IDNUM", "9" * 5_000, "²"))).code == "20103"
     assert (await client.soap(keyed("SHOESIZE", "44"))).code == "20102"
-    assert client.sim.report().violations == {"more than 100 lead keys": 1}
+    assert client.sim.report().violations == {"more than 100 keys": 1}
+
+
+async def test_repeated_keys_are_noted(rehearse: Rehearse) -> None:
+    client = await rehearse(SimulatorSettings(leads=3))
+    assert (await client.soap(keyed("IDNUM", 1001, 1002, 1001))).ids == [1001, 1002]
+    assert (await client.soap(keyed("IDNUM", *range(1002, 1102), 1001))).ids == [1002, 1003]
+    assert client.sim.report().violations == {"duplicate keys": 1, "more than 100 keys": 1}
 
 
 SELECTOR = keyed("IDNUM", 1001)
@@ -253,3 +278,12 @@ async def test_it_tells_its_own_time(rehearse: Rehearse) -> None:
     client = await rehearse(SimulatorSettings(leads=1))
     async with client.session.get(f"{client.sim.rest_endpoint}/rest/v1/leads/describe.json") as response:
         assert parsedate_to_datetime(response.headers["Date"]) == START
+
+
+async def test_its_clock_may_be_wrong(rehearse: Rehearse) -> None:
+    client = await rehearse(SimulatorSettings(leads=1, clock_skew=-400.0, signature_life=300.0))
+    async with client.session.get(client.sim.rest_endpoint) as response:
+        assert parsedate_to_datetime(response.headers["Date"]) == START - timedelta(seconds=400)
+    assert (await client.soap(keyed("IDNUM", 1001))).code == "20016"
+    assert (await client.soap(keyed("IDNUM", 1001), at=START - timedelta(seconds=400))).ids == [1001]
+    assert client.sim.world.create({}).updated_at == START

@@ -61,6 +61,41 @@ def test_changes_by_hand() -> None:
         sim.world.update(1_002, {"shoes": "44"})
 
 
+def test_lists_by_hand() -> None:
+    world = World(SimulatorSettings(leads=5, static_lists=(("L", 0),)), NOW)
+    made = world.create_list("M", [1_004, 1_002])
+    assert (made.id, made.members, world.list_named("M")) == (1_002, [1_002, 1_004], made)
+    world.add_members(made.id, [1_001, 1_004])
+    world.remove_members(made.id, [1_002, 1_005])
+    assert made.members == [1_001, 1_004]
+    world.delete(1_004)
+    assert made.members == [1_001]
+    with pytest.raises(ValueError, match="there is a list 'M'"):
+        world.create_list("M")
+    with pytest.raises(KeyError, match="no such lead: 7"):
+        world.create_list("N", [7])
+    with pytest.raises(KeyError, match="no such lead: 1004"):
+        world.add_members(made.id, [1_001, 1_004])
+    with pytest.raises(KeyError):
+        world.add_members(9, [1_001])
+    assert sorted(world.lists) == [1_001, 1_002]
+
+
+def test_a_burst_of_5000_in_one_second() -> None:
+    clock = ManualClock()
+    sim = Simulator(SimulatorSettings(leads=6_000), clock)
+    clock.advance(60)
+    world = sim.world
+    for lead_id in range(1_001, 6_001):
+        world.update(lead_id, {"title": "changed"})
+    for _ in range(5_000):
+        world.create({"title": "new"})
+    second = int(clock.now().timestamp())
+    page, left = world.window(second, second, None, 300)
+    assert (len(page), left) == (300, 9_700)
+    assert [lead.id for lead in page] == list(range(1_001, 1_301))
+
+
 @given(st.lists(st.tuples(st.integers(1, 200), st.integers(0, 30)), max_size=300), st.booleans(), st.integers(1, 9))
 def test_index_pages_like_a_sorted_list(moves: list[tuple[int, int]], at_once: bool, size: int) -> None:
     index, model = UpdateIndex(), dict[int, int]()
