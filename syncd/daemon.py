@@ -20,16 +20,18 @@ from syncd.flows import loop
 from syncd.flows.answer import Answer
 from syncd.flows.dictionary import Dictionaries
 from syncd.flows.loop import Flow
-from syncd.flows.pull import PullShared, PullStream, selector_of
+from syncd.flows.plan import register
+from syncd.flows.pull import streams_of
 from syncd.flows.push import Packer, Submitter
 from syncd.flows.settle import Settler
 from syncd.flows.sweep import Sweep
+from syncd.flows.usage import Usage
 from syncd.marketo.describe import describe
 from syncd.marketo.wire import Wire, open_wire
 from syncd.ops import http, systemd
 from syncd.ops.http import PortTaken
 from syncd.ops.metrics import Metrics
-from syncd.store import cursors, imports, leases, pushes, schema, status
+from syncd.store import imports, leases, pushes, schema, status
 from syncd.store.embedded import DirectoryInUse, EmbeddedPostgres
 from syncd.store.leases import Lease, LeaseLost
 from syncd.store.pool import create_pool
@@ -194,16 +196,16 @@ class Daemon:
 
     def _build(self, instance: Instance, lease: Lease, wire: Wire) -> Sequence[Flow]:
         name, limits, clock, metrics, jitter = instance.name, instance.limits, self._clock, self.metrics, self._jitter
-        flows: list[Flow] = [Sweep(name, instance.pushes, lease, clock), Answer(instance, wire, lease, clock)]
+        flows: list[Flow] = [Sweep(instance, lease, clock), Answer(instance, wire, lease, clock)]
         if wire.soap is not None:
             rest = wire.rest
-            dictionaries = Dictionaries((lambda: describe(rest)) if rest else None, clock)
+            dictionaries = Dictionaries(instance, (lambda: describe(rest)) if rest else None, lease, clock, metrics)
+            if instance.pulls:
+                flows.append(dictionaries)
             for pull in instance.pulls:
-                shared = PullShared()
-                flows += [
-                    PullStream(name, pull, stream, shared, wire.soap, dictionaries.soap, lease, clock, metrics, jitter)
-                    for stream in range(pull.streams)
-                ]
+                flows += streams_of(instance, pull, wire.soap, dictionaries.soap, lease, clock, metrics, jitter)
+        if wire.rest is not None:
+            flows.append(Usage(name, limits, wire.rest, wire.limiter, lease, clock, metrics))
         if wire.imports is not None:
             flows.append(Settler(name, instance.pushes, limits, wire.imports, lease, clock, metrics, jitter))
             if instance.pushes:
@@ -220,10 +222,7 @@ class Daemon:
             for job_id in await imports.orphaned(connection, instance.name):
                 log.warning("import_unconfirmed", instance=instance.name, job=job_id, fault="the daemon before ended amid its submission")
             await pushes.register(connection, instance.name, [push.name for push in instance.pushes])
-            for pull in instance.pulls:
-                asks_anew = await cursors.register(connection, instance.name, pull.name, selector_of(pull), pull.updated_since, now)
-                if asks_anew:
-                    log.info("pull_begins_anew", instance=instance.name, pull=pull.name, reason="it asks for something else than before")
+            await register(connection, instance, now)
 
     def _note_progress(self, instance: str, flow: str) -> None:
         self._last_progress = time.monotonic()

@@ -19,7 +19,7 @@ from syncd.core import states
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 EXAMPLE = (ROOT / "config" / "syncd.example.yaml").read_text("utf-8")
-CONTRACT = ("lead", "outbox", "change", "import_job", "pull_window")
+CONTRACT = ("lead", "lead_history", "list_membership", "outbox", "change", "import_job", "pull_window")
 STATES = {"change": states.CHANGE, "import_job": states.IMPORT_JOB, "pull_window": states.WINDOW}
 NAMES = re.compile(r"`([a-z0-9_]+)`")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]

@@ -1,10 +1,10 @@
-"""Which instance and which push a command is about; what is not there is told with the nearest name that is."""
+"""Which instance, push or pull a command is about; what is not there is told with the nearest name that is."""
 
 import difflib
 from collections.abc import Sequence
 
 from syncd.cli.failures import USAGE, Refused
-from syncd.core.settings import Instance, Push, Settings
+from syncd.core.settings import Instance, Pull, Push, Settings
 
 
 def instance_of(settings: Settings, name: str | None) -> Instance:
@@ -25,6 +25,14 @@ def push_of(instance: Instance, name: str) -> Push:
     if name in names:
         return instance.pushes[names.index(name)]
     raise Refused(f'syncd: the instance {instance.name} has no push "{name}"; {_hint(name, names)}', USAGE)
+
+
+def pull_of(instance: Instance, name: str) -> Pull:
+    """The pull called `name`. Raises Refused."""
+    names = [each.name for each in instance.pulls]
+    if name in names:
+        return instance.pulls[names.index(name)]
+    raise Refused(f'syncd: the instance {instance.name} has no pull "{name}"; {_hint(name, names)}', USAGE)
 
 
 def _hint(name: str, known: Sequence[str]) -> str:

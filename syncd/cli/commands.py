@@ -13,6 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 import syncd
+from syncd.cli import rehearsing
 
 if TYPE_CHECKING:
     from syncd.core.settings import Settings
@@ -28,7 +29,7 @@ app = typer.Typer(
 
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The YAML that says what to keep in step.")]
 Only = Annotated[str | None, typer.Option("--instance", "-i", metavar="NAME", help="Only this instance of the YAML.")]
-Seed = Annotated[int, typer.Option(metavar="N", help="The same seed makes the same leads, changes and faults.")]
+One = Annotated[str | None, typer.Option("--instance", "-i", metavar="NAME", help="The instance; needed where the YAML has several.")]
 T = TypeVar("T")
 DEFAULT_CONFIG = Path("/etc/syncd/syncd.yaml")
 
@@ -184,9 +185,7 @@ def enqueue(
     file: Annotated[Path, typer.Argument(metavar="LEADS.CSV", help="UTF-8, comma separated, with a header of REST field names.")],
     push: Annotated[str, typer.Option(metavar="NAME", help="The push of the YAML that the changes go through.")],
     config: Config = DEFAULT_CONFIG,
-    instance: Annotated[
-        str | None, typer.Option("--instance", "-i", metavar="NAME", help="The instance; needed where the YAML has several.")
-    ] = None,
+    instance: One = None,
     key: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="The column that holds the key, if not named as the push's lookup_field.")
     ] = None,
@@ -212,46 +211,98 @@ def enqueue(
 
 
 @app.command()
-def demo(
-    leads: Annotated[int, typer.Option(min=0, metavar="N", help="Leads in the simulated Marketo, to be pulled.")] = 20_000,
-    changes: Annotated[int, typer.Option(min=0, metavar="N", help="Changes in the outbox, to be pushed.")] = 60_000,
-    seed: Seed = 1,
-    speed: Annotated[
-        float, typer.Option(min=0.1, max=1000, metavar="N", help="How many times faster than real time the rehearsal's clock runs.")
-    ] = 10,
-    faults: Annotated[bool, typer.Option("--faults", help="Let the simulator fail now and then, as the real one does.")] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the database up afterwards, and say how to look into it.")] = False,
+def backfill(
+    pull: Annotated[str, typer.Option(metavar="NAME", help="The pull of the YAML that is to pull once more.")],
+    config: Config = DEFAULT_CONFIG,
+    instance: One = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only leads updated at or after this, such as 2026-01-31T00:00:00Z.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    watched: Annotated[bool, typer.Option("--watch", help="Show how far it is until it is finished; Ctrl-C stops only that.")] = False,
 ) -> int:
-    """Watch it work: a simulated Marketo, a PostgreSQL of its own, and a proof at the end that both sides agree."""
-    import asyncio
+    """Pull once more what a pull has pulled already, beside what is new.
 
-    from syncd.demo import DemoOptions
-    from syncd.demo import run as rehearse
-
-    return asyncio.run(rehearse(DemoOptions(leads=leads, changes=changes, seed=seed, speed=speed, faults=faults, keep=keep)))
-
-
-@app.command()
-def simulate(
-    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port on 127.0.0.1; 0 takes any free one.")] = 8899,
-    leads: Annotated[int, typer.Option(min=0, metavar="N", help="Leads in its database.")] = 1_000,
-    seed: Seed = 1,
-    speed: Annotated[float, typer.Option(min=0.1, max=1000, metavar="N", help="How many times faster than real time its clock runs.")] = 1,
-    faults: Annotated[bool, typer.Option("--faults", help="Fail now and then, as the real one does.")] = False,
-    foreign_jobs_per_hour: Annotated[
-        float, typer.Option(min=0, max=1000, metavar="N", help="Import jobs of other integrations, which take slots.")
-    ] = 0,
-) -> int:
-    """Run the simulated Marketo alone, to rehearse a configuration against.
-
-    Prints its endpoints and credentials as a YAML to start from, runs until
-    Ctrl-C, and then says what its client did.
+    Says what it costs in calls and time, asks, and hands it to the daemon,
+    which walks it when nothing new waits. It outlasts restarts.
     """
-    import asyncio
+    from syncd.cli import backfill as work
+    from syncd.cli.choosing import instance_of, pull_of
 
-    from syncd.cli.simulate import simulate as serve
+    settings = _load(config)
+    chosen = instance_of(settings, instance)
+    pulled = pull_of(chosen, pull)
+    beginning = None if since is None else work.since_of(pulled, since, _wall_clock(None).now())
+    # asked apart from any loop, in which Ctrl-C would wait for the answer
+    proposal = _finish(work.propose(settings.database, chosen, pulled, beginning))
+    if proposal.under_way is None and not work.approved(pulled, proposal, chosen.limits, yes):
+        return 1 if proposal.windows else 0
+    try:
+        return _finish(work.carry_out(settings.database, chosen.name, pull, beginning, proposal, watched))
+    except KeyboardInterrupt:
+        _complain("stopped watching; what was ordered goes on")
+        raise
 
-    asyncio.run(serve(port, leads, seed, speed, faults, foreign_jobs_per_hour))
+
+lead = typer.Typer(help="Look at single leads.")
+app.add_typer(lead, name="lead")
+
+
+@lead.command("show")
+def show_lead(
+    who: Annotated[str, typer.Argument(metavar="EMAIL|ID", help="The lead's email address, or its id in Marketo.")],
+    config: Config = DEFAULT_CONFIG,
+    instance: One = None,
+    last: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="How many events to show, the latest.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with whole texts and times in ISO 8601.")] = False,
+) -> int:
+    """Show what is known of a lead, and all that happened to it: what was pulled, what was sent.
+
+    An address may belong to several leads; all are shown. Long texts are cut,
+    but not with --json. Exit code: 1 when there is no such lead.
+    """
+    from syncd.cli import lead as work
+    from syncd.cli import render
+    from syncd.cli.choosing import instance_of
+
+    settings = _load(config)
+    chosen = instance_of(settings, instance)
+    stories = _finish(work.read(settings.database, chosen, who, last))
+    if as_json:
+        print(work.as_json(stories))  # noqa: T201 - this is the output
+    else:
+        render.show(render.stories_of(stories))
+    return 0
+
+
+app.command()(rehearsing.demo)
+app.command()(rehearsing.simulate)
+
+
+view = typer.Typer(help="The typed views of the mirror, syncd.lead_<instance>.", no_args_is_help=True)
+app.add_typer(view, name="view")
+
+
+@view.command("rebuild")
+def rebuild_view(config: Config = DEFAULT_CONFIG, instance: Only = None) -> int:
+    """Make the typed views anew, as Marketo's types and the YAML's columns want them now.
+
+    Until then columns are only appended: types, names and order stay. Rights on
+    a view survive; while other views depend on one, it is left as it is. Works
+    in the database only, whether a daemon runs or not.
+    """
+    from syncd.cli.choosing import instance_of
+    from syncd.cli.view import rebuild
+
+    settings = _load(config)
+    chosen = (instance_of(settings, instance),) if instance else settings.instances
+
+    async def report() -> None:
+        async with contextlib.aclosing(rebuild(settings.database, chosen)) as lines:
+            async for line in lines:
+                print(line)  # noqa: T201 - this is the output
+
+    _finish(report())
     return 0
 
 

@@ -1,5 +1,6 @@
-"""How findings and status look: tables on a terminal, the same without colours or folding elsewhere."""
+"""How findings, status and leads look: tables on a terminal, the same without colours or folding elsewhere."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -9,9 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from syncd.core.findings import Finding
-from syncd.store.status import InstanceStatus, JobStatus, PullStatus, PushStatus
+from syncd.store.status import BackfillStatus, InstanceStatus, JobStatus, PullStatus, PushStatus
+from syncd.store.story import Changed, Deleted, Joined, Left, Present, Seen, Sent, Story
+from syncd.store.usage import ApiUser
 
 UNFOLDED = 10_000  # columns; whoever reads a pipe wants whole lines
+NOTHING = "\N{EN DASH}"
+LONGEST_VALUE = 300  # characters
 ALIVE = 15.0  # seconds of silence after which a holder counts as gone (architecture.md)
 
 
@@ -51,6 +56,8 @@ def status_of(instance: InstanceStatus, now: datetime) -> RenderableType:
         parts.append(_pushes(instance.pushes, now))
     if instance.live_jobs:
         parts.append(_jobs(instance.live_jobs, now))
+    if instance.api_users:
+        parts.append(_api_users(instance.api_users, now))
     return Group(*(Padding(part, (0, 0, 1, 0)) for part in parts))
 
 
@@ -59,29 +66,40 @@ def _holder(instance: InstanceStatus) -> Text:
         return Text("none has worked for it yet: start syncd run", "yellow")
     if instance.silent_for < ALIVE:
         return _plain(f"{instance.holder}, last sign of life {instance.silent_for:.0f} s ago", "green")
-    return _plain(f"none; the last was {instance.holder}, silent for {_span(timedelta(seconds=instance.silent_for))}", "red")
+    return _plain(f"none; the last was {instance.holder}, silent for {span(timedelta(seconds=instance.silent_for))}", "red")
 
 
 def _pulls(pulls: Iterable[PullStatus], now: datetime) -> Table:
-    table = _table("pull", "state", "up to", "lag", "windows open", "done", "leads left", "message")
+    pulls = list(pulls)
+    drop, backfill = any(pull.leads_dropped for pull in pulls), any(pull.backfill for pull in pulls)
+    more = [*(["leads dropped"] if drop else []), *(["backfill"] if backfill else [])]
+    table = _table("pull", "state", "up to", "lag", "windows open", "done", "leads left", *more, "message")
     for pull in pulls:
         table.add_row(
             pull.name,
             _state(pull.state),
-            _moment(pull.watermark),
-            _span(now - pull.watermark),
+            moment(pull.watermark) if pull.watermark else NOTHING,
+            span(now - pull.watermark) if pull.watermark else NOTHING,
             f"{pull.open_windows:,}",
             f"{pull.done_windows:,}",
             f"{pull.leads_left:,}",
+            *([f"{pull.leads_dropped:,}"] if drop else []),
+            *([_backfill(pull.backfill)] if backfill else []),
             _plain(pull.message or ""),
         )
     return table
 
 
+def _backfill(backfill: BackfillStatus | None) -> str:
+    if backfill is None:
+        return ""
+    return f"{backfill.done:,} of {backfill.windows:,} windows" if backfill.planned_at else "ordered"
+
+
 def _pushes(pushes: Iterable[PushStatus], now: datetime) -> Table:
     table = _table("push", "state", "live", "oldest pending", "settled", "message")
     for push in pushes:
-        oldest = f"{_span(now - push.oldest_pending_at)} ago" if push.oldest_pending_at else ""
+        oldest = f"{span(now - push.oldest_pending_at)} ago" if push.oldest_pending_at else ""
         table.add_row(_plain(push.name), _state(push.state), _counts(push.live), oldest, _counts(push.settled), _plain(push.message or ""))
     return table
 
@@ -97,10 +115,102 @@ def _jobs(jobs: Iterable[JobStatus], now: datetime) -> Table:
             f"{job.row_count:,}",
             f"{job.byte_count:,}",
             str(job.attempt),
-            f"{_span(now - job.submitted_at)} ago",
+            f"{span(now - job.submitted_at)} ago",
             _plain(job.message or ""),
         )
     return table
+
+
+def _api_users(users: Iterable[ApiUser], now: datetime) -> Table:
+    table = _table("API user", "REST calls today", "as of")
+    for user in users:
+        table.add_row(_plain(user.user_id), f"{user.calls:,}", f"{span(now - user.seen_at)} ago")
+    return table
+
+
+def stories_of(stories: Sequence[Story]) -> RenderableType:
+    """Leads: what each is now, and what happened to it, in order of time."""
+    parts: list[RenderableType] = []
+    if len(stories) > 1:
+        note = "what was sent by this address is shown with each, as only Marketo knows which of them it took"
+        parts.append(Text(f"{len(stories)} leads have this address; {note}", "yellow"))
+    for story in stories:
+        parts += [_present(story.lead), *_attributes(story.lead)] if story.lead else [Text("not in the mirror", "yellow")]
+        parts.append(_events(story))
+    return Group(*(Padding(part, (0, 0, 1, 0)) for part in parts))
+
+
+def _present(lead: Present) -> Table:
+    table = _table("", "", title=f"lead {lead.lead_id}", header=False)
+    table.add_row("email", _cut(lead.email or NOTHING))
+    table.add_row("first seen", moment(lead.first_seen_at))
+    table.add_row("last changed", moment(lead.changed_at))
+    table.add_row("as of", moment(lead.asked_at))
+    if lead.deleted_at:
+        table.add_row("deleted", Text(moment(lead.deleted_at), "red"))
+    if lead.merged_into:
+        table.add_row("merged into", Text(str(lead.merged_into), "red"))
+    return table
+
+
+def _attributes(lead: Present) -> list[Table]:
+    table = _table("field", "value", "")
+    for name, value in sorted(_values(lead.attributes).items()):
+        table.add_row(_plain(name), _cut(value))
+    for name, value in sorted(_values(lead.misfits or "{}").items()):
+        table.add_row(_plain(name), _cut(value), Text("does not fit the type of its field", "yellow"))
+    return [table] if table.row_count else []
+
+
+def _events(story: Story) -> Table:
+    table = _table("when", "what", "")
+    if story.older:
+        table.add_row(f"… {story.older:,} older {'one' if story.older == 1 else 'ones'}")
+    for event in story.events:
+        match event:
+            case Seen():
+                table.add_row(moment(event.at), "first seen")
+            case Changed():
+                changes = [_plain(f"{each.field}: ") + _cut(_value(each.old)) + " → " + _cut(_value(each.new)) for each in event.fields]
+                table.add_row(moment(event.at), _plain(f"changed, seen by {event.pull}"), Text("\n").join(changes))
+            case Joined():
+                table.add_row(moment(event.at), "joined list", _plain(event.list))
+            case Left():
+                table.add_row(moment(event.at), "left list", _plain(event.list))
+            case Deleted():
+                table.add_row(moment(event.at), Text("deleted", "red"), f"merged into {event.merged_into}" if event.merged_into else "")
+            case Sent():
+                table.add_row(moment(event.at), _plain(f"sent, by {event.push}"), _sent(event))
+    return table
+
+
+def _sent(event: Sent) -> Text:
+    carrier = [f"import job {event.import_job_id}"] if event.import_job_id else []
+    carrier += [f"batch {event.batch_id}"] if event.batch_id else []
+    carrier += [f"sync batch {event.sync_batch_id}"] if event.sync_batch_id else []
+    settled = [f"settled {moment(event.settled_at)}"] if event.settled_at else []
+    fate = _plain(", ".join([f"change {event.id}", event.state, *carrier, *settled]))
+    reason = [_cut(event.reason)] if event.reason else []
+    fields = [_plain(f"{name} = ") + _cut(value) for name, value in _values(event.fields).items()]
+    return Text("\n").join([fate, *reason, *fields])
+
+
+def _values(text: str) -> dict[str, str]:
+    """The values of a JSON object, as they are shown."""
+    return {name: _shown(value) for name, value in json.loads(text, parse_int=str, parse_float=str).items()}
+
+
+def _value(text: str | None) -> str:
+    return _shown(None if text is None else json.loads(text, parse_int=str, parse_float=str))
+
+
+def _shown(value: object) -> str:
+    """Numbers are texts here, with all their digits; no value and an empty one are the same to Marketo."""
+    return (value or NOTHING) if isinstance(value, str) else NOTHING if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _cut(text: str) -> Text:
+    return _plain(text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…")
 
 
 def _table(*columns: str, title: str = "", header: bool = True) -> Table:
@@ -120,15 +230,22 @@ def _counts(counts: Mapping[str, int]) -> Text:
 
 def _plain(text: str, style: str = "") -> Text:
     """Text that is only text: Marketo's messages must not steer the terminal."""
-    return Text("".join(c if c.isprintable() else " " for c in text), style)
+    return Text(printable(text), style)
 
 
-def _moment(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S}Z"
+def printable(text: str) -> str:
+    """`text` with a space for each character that could steer a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
-def _span(span: timedelta) -> str:
-    seconds = max(0, int(span.total_seconds()))
+def moment(when: datetime) -> str:
+    """To the second, in UTC."""
+    return f"{when:%Y-%m-%d %H:%M:%S}Z"
+
+
+def span(length: timedelta) -> str:
+    """In the largest unit of which there are two."""
+    seconds = max(0, int(length.total_seconds()))
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds // size} {unit}"

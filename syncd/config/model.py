@@ -5,11 +5,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationInfo
 
 from syncd.config import secrets, values
 from syncd.config.values import NotAllowed
-from syncd.core.settings import Format, Secret
+from syncd.core.settings import Format, KeyType, Secret
 
 # Which default an absent key has is said once, in core/settings.py: only the keys that were given are handed on.
 ABSENT: Any = Field(default=None)
@@ -48,18 +48,13 @@ def _whole(low: int, high: int | None, why: str = "") -> BeforeValidator:
     return _from_text(lambda text: values.whole(text, low, high, why), "a whole number")
 
 
-def _duration(low: timedelta, high: timedelta = _YEAR, why: str = "") -> BeforeValidator:
-    return _from_text(lambda text: values.duration_between(text, low, high, why), "a duration such as 90s, 5m or 30d")
+def _duration(low: timedelta, high: timedelta = _YEAR, why: str = "", *, or_null: bool = False) -> BeforeValidator:
+    allowed = "a duration such as 90s, 5m or 30d"
+    return _from_text(lambda text: values.duration_between(text, low, high, why), allowed, or_null=or_null)
 
 
 def _size(low: int, high: int, why: str = "") -> BeforeValidator:
     return _from_text(lambda text: values.size_between(text, low, high, why), "a size such as 9900000 or 9.9MB")
-
-
-def _text(text: str) -> str:
-    if not text.strip():
-        raise NotAllowed("a text that is not empty")
-    return text
 
 
 def _source(text: str) -> str:
@@ -74,6 +69,46 @@ def _distinct(fields: tuple[str, ...]) -> tuple[str, ...]:
     return fields
 
 
+def _fields(given: object) -> object:
+    if isinstance(given, dict):
+        return _FIELDS_BY_COLUMN.validate_python(given)
+    if isinstance(given, list):
+        return _FIELDS.validate_python(given)
+    raise ValueError("needs a list such as [FirstName, LastName], or a mapping such as {first_name: FirstName}")
+
+
+def _key(given: object) -> str:
+    if not isinstance(given, str):
+        raise NotAllowed("a text")
+    return values.text(given).strip()
+
+
+def _keys(given: object) -> object:
+    """A list that has keys; null is none, as if it were absent."""
+    if given is None:
+        return None
+    if not isinstance(given, list):
+        raise ValueError("needs a list of keys")  # not told which text, for it may be somebody's address
+    if not given:
+        raise ValueError("needs at least one key")
+    return given
+
+
+def _once(texts: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    return texts and tuple(dict.fromkeys(texts))
+
+
+def _wanted(given: object) -> object:
+    """The values that `where` wants of a field: one, or a list of some."""
+    if given is None or isinstance(given, str):
+        return [given]
+    if not isinstance(given, list):
+        raise NotAllowed("a text or a list of texts")
+    if not given:
+        raise ValueError("needs at least one value; '' stands for none")
+    return given
+
+
 def _path(read: Callable[[str, secrets.Surroundings], Path]) -> BeforeValidator:
     def validate(given: object, around: secrets.Surroundings) -> Path | None:
         if given is None:
@@ -86,11 +121,16 @@ def _path(read: Callable[[str, secrets.Surroundings], Path]) -> BeforeValidator:
 
 
 Name = Annotated[str, _from_text(values.name)]
-Text = Annotated[str, _from_text(_text, "a text")]
+InstanceName = Annotated[str, _from_text(values.instance_name)]
+Text = Annotated[str, _from_text(values.text, "a text")]
 SecretText = Annotated[Secret, _around(secrets.secret)]
 # Settings hold the SOAP user as a text, so one in a file is read at load only.
 TextOrFile = Annotated[str, _around(lambda given, around: secrets.reveal(secrets.secret(given, around)))]
 Url = Annotated[str, _from_text(values.endpoint, "a URL")]
+Wanted = Annotated[str, _from_text(values.sendable, "a text"), BeforeValidator(lambda given: "" if given is None else given)]
+
+_FIELDS = TypeAdapter(Annotated[tuple[Text, ...], AfterValidator(_distinct)])
+_FIELDS_BY_COLUMN = TypeAdapter(dict[Annotated[str, _from_text(values.column)], Text])
 
 
 class Database(Section):
@@ -121,18 +161,32 @@ class Limits(Section):
     calls_per_20s: Annotated[int, _whole(6, 100, ": Marketo allows 100 to all integrations together")] = ABSENT
     concurrency: Annotated[int, _from_text(values.concurrency, "a whole number")] = ABSENT
     daily_calls: Annotated[int, _whole(100, None)] = ABSENT
+    subscription_calls: Annotated[int | None, _from_text(values.subscription_calls, "a whole number or null", or_null=True)] = ABSENT
+    urgent_reserve: Annotated[int, _from_text(values.urgent_reserve, "a whole number")] = ABSENT
     import_slots: Annotated[int, _whole(1, 10, ": Marketo has 10 for all integrations together")] = ABSENT
     import_running: Annotated[int, _whole(1, 2, ": Marketo runs 2 imports at a time")] = ABSENT
 
 
+class Keys(Section):
+    type: KeyType
+    values: Annotated[tuple[Annotated[str, BeforeValidator(_key)], ...] | None, BeforeValidator(_keys), AfterValidator(_once)] = ABSENT
+    file: Annotated[Path | None, _path(secrets.readable_text)] = ABSENT
+
+
 class Select(Section):
-    updated_since: Annotated[datetime, _from_text(values.moment, "a time such as 2016-01-01T00:00:00Z")]
+    """One kind of leads; the others are absent or null, as rules.py sees to."""
+
+    updated_since: Annotated[datetime | None, _from_text(values.since, "a time such as 2016-01-01T00:00:00Z", or_null=True)] = ABSENT
+    static_list: Annotated[str | None, _from_text(values.list_name, "a list's name", or_null=True)] = ABSENT
+    static_list_id: Annotated[int | None, _from_text(lambda text: values.whole(text, 1, None), "a list's id", or_null=True)] = ABSENT
+    keys: Keys | None = None
 
 
 class Pull(Section):
     source: Annotated[Literal["soap"], _from_text(_source, "soap")]
     select: Select
-    fields: Annotated[tuple[Text, ...], AfterValidator(_distinct)] = ABSENT
+    fields: Annotated[tuple[str, ...] | dict[str, str], BeforeValidator(_fields)] = ABSENT
+    where: dict[Text, Annotated[tuple[Wanted, ...], BeforeValidator(_wanted), AfterValidator(_once)]] | None = None
     every: Annotated[timedelta, _duration(timedelta(seconds=1))] = ABSENT
     batch_size: Annotated[int, _whole(1, 1000, ": Marketo returns no more; it recommends 300 at most")] = ABSENT
     streams: Annotated[int, _from_text(values.streams, "a whole number")] = ABSENT
@@ -152,7 +206,7 @@ class Push(Section):
     lookup_field: Text = ABSENT
     format: Format = ABSENT
     list_id: Annotated[int | None, _from_text(lambda text: values.whole(text, 1, None), "a list's id or null", or_null=True)] = ABSENT
-    partition: Annotated[str | None, _from_text(_text, "a partition's name or null", or_null=True)] = ABSENT
+    partition: Annotated[str | None, _from_text(values.text, "a partition's name or null", or_null=True)] = ABSENT
     max_body_bytes: Annotated[int, _size(1000, 9_999_999, ": Marketo refuses bodies of 10 MB")] = ABSENT
     flush_after: Annotated[timedelta, _duration(timedelta())] = ABSENT
     unconfirmed_after: Annotated[timedelta, _duration(timedelta(minutes=1))] = ABSENT
@@ -164,6 +218,7 @@ class Instance(Section):
     soap: Soap | None = None
     network: Network = Field(default_factory=Network)
     limits: Limits = Field(default_factory=Limits)
+    history: Annotated[timedelta | None, _duration(timedelta(days=1), 10 * _YEAR, or_null=True)] = ABSENT
     pulls: dict[Name, Pull] = Field(default_factory=dict)
     pushes: dict[Name, Push] = Field(default_factory=dict)
 
@@ -186,6 +241,6 @@ class Document(Defaults):
     """The whole YAML, each instance already laid over `defaults`."""
 
     database: Database
-    instances: dict[Name, Instance]
+    instances: dict[InstanceName, Instance]
     http: Http | None = Field(default_factory=Http)
     logging: Logging = Field(default_factory=Logging)

@@ -20,6 +20,7 @@ from syncd.core.settings import Settings
 
 M = TypeVar("M", bound=model.Section)
 
+_ALWAYS_SENT = ("Id", "Email")  # with every lead, beside its attributes (protocol 1.4)
 _SECRET_KEYS = frozenset({"dsn", "client_id", "client_secret", "user_id", "encryption_key", "proxy"})
 
 
@@ -194,6 +195,7 @@ def _instance(name: str, instance: model.Instance) -> settings.Instance:
         soap=settings.Soap(**soap.given()) if soap else None,
         network=settings.Network(**instance.network.given()),
         limits=settings.Limits(**instance.limits.given()),
+        **({"history": instance.history} if "history" in instance.given() else {}),
         pulls=tuple(_pull(key, pull) for key, pull in instance.pulls.items()),
         pushes=tuple(_push(key, push) for key, push in instance.pushes.items()),
     )
@@ -201,8 +203,22 @@ def _instance(name: str, instance: model.Instance) -> settings.Instance:
 
 def _pull(name: str, pull: model.Pull) -> settings.Pull:
     given = pull.given()
-    given.pop("select")
-    return settings.Pull(name=name, updated_since=pull.select.updated_since, **given)
+    fields, where = given.get("fields", ()), pull.where or {}
+    columns = {field: column for column, field in fields.items()} if isinstance(fields, dict) else {}
+    asked = tuple(columns or fields)
+    if asked:  # a field that isn't asked for would look like one without a value
+        asked += tuple(field for field in where if field not in (*asked, *_ALWAYS_SENT))
+    return settings.Pull(**{**given, "name": name, "select": _select(pull.select), "fields": asked, "columns": columns, "where": where})
+
+
+def _select(select: model.Select) -> settings.Select:
+    if select.updated_since is not None:
+        return settings.UpdatedSince(select.updated_since)
+    if select.keys is not None:
+        return settings.Keys(select.keys.type, select.keys.values or (), select.keys.file)
+    listed = select.static_list if select.static_list is not None else select.static_list_id
+    assert listed is not None, "a select of no kind has been reported"
+    return settings.StaticList(listed)
 
 
 def _push(name: str, push: model.Push) -> settings.Push:

@@ -1,16 +1,18 @@
 """The rules that tie keys together, read off the tree, so that they are told even when other values are wrong too."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import TypeVar
 
 from syncd.config import values
-from syncd.config.problems import Report
+from syncd.config.problems import Report, shown
 from syncd.config.tree import MapNode, Node, ScalarNode
 from syncd.config.values import NotAllowed
 from syncd.core import settings
 
 T = TypeVar("T")
+
+SELECTS = ("updated_since", "static_list", "static_list_id", "keys")
 
 DEFAULT_STREAMS = next(int(str(field.default)) for field in fields(settings.Pull) if field.name == "streams")
 
@@ -19,7 +21,7 @@ def check(root: MapNode, report: Report) -> None:
     """Reports what is wrong between keys of `root`, whose instances are already laid over the defaults."""
     database, instances = root.given("database"), root.given("instances")
     if isinstance(database, MapNode):
-        _one_database(database, report)
+        _exactly_one(database, ("dsn", "embedded"), report)
     if not isinstance(instances, MapNode):
         return
     if not instances.items:
@@ -29,10 +31,9 @@ def check(root: MapNode, report: Report) -> None:
             _instance(name, instance, report)
 
 
-def _one_database(database: MapNode, report: Report) -> None:
-    kinds = [key for key in ("dsn", "embedded") if database.given(key)]
-    if len(kinds) != 1:
-        report.add(database.line, database.path, "needs exactly one of dsn and embedded")
+def _exactly_one(section: MapNode, keys: Sequence[str], report: Report) -> None:
+    if sum(section.given(key) is not None for key in keys) != 1:
+        report.add(section.line, section.path, f"needs exactly one of {', '.join(keys[:-1])} and {keys[-1]}")
 
 
 def _instance(name: str, instance: MapNode, report: Report) -> None:
@@ -44,6 +45,9 @@ def _instance(name: str, instance: MapNode, report: Report) -> None:
         if isinstance(source, ScalarNode) and source.value == "soap" and not soap:
             report.add(source.line, source.path, f"soap needs instances.{name}.soap, which is missing")
         _streams(name, instance, pull, report)
+        _one_select(pull, report)
+    _one_column_per_field(instance, report)
+    _reserve(name, instance, report)
     for push in _entries(instance, "pushes"):
         if not rest:
             report.add(push.line, push.path, f"a push needs instances.{name}.rest, which is missing")
@@ -66,6 +70,44 @@ def _streams(name: str, instance: MapNode, pull: MapNode, report: Report) -> Non
     if streams and concurrency and streams > concurrency:
         why = f"at most {concurrency}, for instances.{name}.limits.concurrency lets no more calls go at once"
         _too_much(pull, "streams", str(streams), why, report)
+
+
+def _one_select(pull: MapNode, report: Report) -> None:
+    select = pull.given("select")
+    if not isinstance(select, MapNode):
+        return
+    _exactly_one(select, SELECTS, report)
+    keys = select.given("keys")
+    if isinstance(keys, MapNode):
+        _exactly_one(keys, ("values", "file"), report)
+
+
+def _one_column_per_field(instance: MapNode, report: Report) -> None:
+    """All pulls of an instance fill one view, so what they name there must agree."""
+    columns: dict[str, tuple[str, int]] = {}
+    fields: dict[str, tuple[str, int]] = {}
+    for pull in _entries(instance, "pulls"):
+        named = pull.given("fields")
+        for column, node in named.items.items() if isinstance(named, MapNode) else ():
+            if not isinstance(node, ScalarNode) or node.value is None or node.broken:
+                continue
+            other_column, line = columns.setdefault(node.value, (column, node.line))
+            if other_column != column:
+                report.add(node.line, node.path, f"{shown(node.value)} is already the column {shown(other_column)}, on line {line}")
+            other_field, line = fields.setdefault(column, (node.value, node.line))
+            if other_field != node.value:
+                report.add(node.line, node.path, f"{shown(column)} is already the column of {shown(other_field)}, on line {line}")
+
+
+def _reserve(name: str, instance: MapNode, report: Report) -> None:
+    limits = instance.given("limits")
+    if not isinstance(limits, MapNode):
+        return
+    reserve = _value(limits, "urgent_reserve", values.urgent_reserve, settings.Limits().urgent_reserve)
+    calls = _value(limits, "subscription_calls", values.subscription_calls, settings.Limits().subscription_calls)
+    if reserve is not None and calls is not None and reserve >= calls:
+        why = f"less than instances.{name}.limits.subscription_calls, which is {calls:,}"
+        _too_much(limits, "urgent_reserve", str(reserve), why, report)
 
 
 def _poll(poll: MapNode, report: Report) -> None:

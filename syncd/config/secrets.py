@@ -93,3 +93,15 @@ def readable_file(text: str, around: Surroundings) -> Path:
             return path
     except (OSError, ValueError):
         raise NotAllowed(f"a file that can be read, if relative then in {around.folder}") from None
+
+
+def readable_text(text: str, around: Surroundings) -> Path:
+    """A readable file of UTF-8; it is read to its end to see that it is, piece by piece, for it may be long."""
+    path = readable_file(text, around)
+    try:
+        with path.open(encoding="utf-8") as file:
+            while file.read(1 << 20):
+                pass
+    except (OSError, ValueError):
+        raise NotAllowed("a file of UTF-8 text") from None
+    return path

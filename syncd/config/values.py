@@ -22,6 +22,14 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,3}(?:_?[0-9]){0,15}")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:\s]+)):([0-9]{1,5})")
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+# What XML 1.0 can't carry, escaped or not (Postgres would take no NUL either).
+_UNSENDABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+# Marketo was founded in 2006: no lead is older, and each 30 days before it would cost a call.
+BEGINNING = datetime(2006, 1, 1, tzinfo=UTC)
+
+# The columns that the view `syncd.lead_<instance>` has for every lead, whichever fields are pulled.
+OWN_COLUMNS = ("lead_id", "email", "first_seen_at", "changed_at", "deleted_at", "merged_into")
 
 
 class NotAllowed(ValueError):  # noqa: N818 - said of the value
@@ -32,6 +40,42 @@ def name(text: str) -> str:
     if not _NAME.fullmatch(text):
         raise NotAllowed("a name is 1 to 63 of a-z, 0-9 and _, beginning with a letter")
     return text
+
+
+def instance_name(text: str) -> str:
+    """A name that tables can be made of: `lead_history_d20260101_` before 40 more is the longest that Postgres tells apart."""
+    if len(text) > 40 or not _NAME.fullmatch(text):
+        raise NotAllowed("an instance's name is 1 to 40 of a-z, 0-9 and _, beginning with a letter, for tables are named after it")
+    if text == "history" or text.startswith("history_"):
+        raise NotAllowed("history and names that begin with history_ are taken: syncd.lead_history is a table of its own")
+    return text
+
+
+def column(text: str) -> str:
+    if name(text) in OWN_COLUMNS:
+        raise NotAllowed(f"the view has {', '.join(OWN_COLUMNS)} of its own")
+    return text
+
+
+def text(text: str) -> str:
+    """A text that has something in it, and nothing that can't be sent."""
+    if not text.strip():
+        raise NotAllowed("a text that is not empty")
+    return sendable(text)
+
+
+def sendable(text: str) -> str:
+    if _UNSENDABLE.search(text):
+        raise NotAllowed("a text without control characters")
+    return text
+
+
+def list_name(given: str) -> str:
+    """`ProgramName.ListName`, as the static list selector wants it (protocol 1.3)."""
+    program, _, tail = text(given).partition(".")
+    if not program.strip() or not tail.strip():
+        raise NotAllowed("a list's name is written ProgramName.ListName; its id goes under static_list_id")
+    return given
 
 
 def whole(text: str, low: int, high: int | None, why: str = "") -> int:
@@ -49,6 +93,14 @@ def concurrency(text: str) -> int:
 
 def streams(text: str) -> int:
     return whole(text, 1, 8)
+
+
+def subscription_calls(text: str) -> int:
+    return whole(text, 1000, None)
+
+
+def urgent_reserve(text: str) -> int:
+    return whole(text, 0, None)
 
 
 def duration(text: str) -> timedelta:
@@ -107,6 +159,16 @@ def moment(text: str) -> datetime:
     if value < _EARLIEST:
         raise NotAllowed("a time not before 2000-01-01: no Marketo instance is that old, and each 30 days cost a call")
     return value
+
+
+def since(text: str) -> datetime:
+    """A time as `moment` reads it, or `beginning`."""
+    if text == "beginning":
+        return BEGINNING
+    try:
+        return moment(text)
+    except NotAllowed as error:
+        raise NotAllowed(f"{error}; beginning takes all") from None
 
 
 def _moment(text: str) -> datetime:

@@ -5,7 +5,7 @@ Values travel as text and become jsonb in Postgres, so that 23-digit integers an
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from hashlib import blake2b
 
@@ -15,6 +15,9 @@ from syncd.core.values import Field, LeadRecord
 
 Value = str | bool | orjson.Fragment
 """What a field holds in the mirror; a number is a fragment, the JSON text of all its digits."""
+
+LONGEST_EMAIL = 600
+"""Characters: what an index of Postgres can hold, whatever they are. A longer one is no address, but a misfit."""
 
 _FRACTION = r"(\.[0-9]{1,1000})?([eE][+-]?[0-9]{1,3})?"
 _LEADING_ZEROS = re.compile(r"^([+-]?)0+(?=[0-9])")
@@ -33,15 +36,21 @@ class MirrorRow:
 
 @dataclass(frozen=True, slots=True)
 class Dictionary:
-    """What fields are called in the mirror: their REST names where describe knows one, else as the source names them."""
+    """What describe says of the fields: their names in the mirror (REST's where there is one, else the source's), and their types."""
 
     names: Mapping[str, str]
     """Name on the wire → name in the mirror, for the fields that describe lists."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Name on the wire → describe's dataType (protocol 3.3)."""
 
     @classmethod
     def of_soap(cls, fields: Iterable[Field]) -> "Dictionary":
         """The dictionary for replies that use SOAP names."""
-        return cls({field.soap.name: (field.rest or field.soap).name for field in fields if field.soap is not None})
+        by_name = {one.soap.name: one for one in fields if one.soap is not None}
+        return cls(
+            {name: (one.rest.name if one.rest else name) for name, one in by_name.items()},
+            {name: one.data_type for name, one in by_name.items()},
+        )
 
     def owned(self, asked: Sequence[str]) -> list[str] | None:
         """The mirror names that a pull of `asked` may empty: those asked for, as long as they are in the dictionary.
@@ -104,27 +113,36 @@ _CONVERT: Mapping[str, Callable[[str], Value | None]] = {
     "datetime": _datetime,
 }
 """attrType or dataType → the value, None for one that does not fit; every other type is text."""
+_DECISIVE = frozenset((*_CONVERT, "string", "text", "email", "phone", "url"))
+"""The dataTypes that say what values look like; others (a formula, a reference, a word unknown) leave that to attrType."""
 
 
 def mirror_row(lead: LeadRecord, dictionary: Dictionary) -> MirrorRow:
-    """The mirror's form of `lead`. Values that don't fit their declared type become misfits; NUL, which Postgres refuses, is cut."""
+    """The mirror's form of `lead`. Values that don't fit their declared type become misfits; NUL, which Postgres refuses, is cut.
+
+    A type is declared by describe's dataType (protocol 3.3) where that is decisive, else by the reply's attrType (1.4).
+    """
     attributes: dict[str, Value] = {}
     misfits: dict[str, Value] = {}
-    names = dictionary.names
+    names, kinds = dictionary.names, dictionary.kinds
     for source_name, kind, text in lead.attributes:
         if "\0" in text:
             text = text.replace("\0", "")
         if not text:
             continue
-        name, convert = names.get(source_name, source_name), _CONVERT.get(kind)
+        described = kinds.get(source_name)
+        name, convert = names.get(source_name, source_name), _CONVERT.get(described if described in _DECISIVE else kind)
         value = text if convert is None else convert(text)
         if value is None:
             misfits[name] = text
         else:
             attributes[name] = value
+    email = lead.email
+    if email is not None and len(email) > LONGEST_EMAIL:
+        misfits["email"], email = email, None
     attributes_json, misfits_json = _json(attributes), _json(misfits)
-    digest = blake2b(b"\n".join((repr(lead.email).encode(), attributes_json, misfits_json)), digest_size=12).hexdigest()
-    return MirrorRow(lead.lead_id, lead.email, attributes_json.decode(), misfits_json.decode(), digest)
+    digest = blake2b(b"\n".join((repr(email).encode(), attributes_json, misfits_json)), digest_size=12).hexdigest()
+    return MirrorRow(lead.lead_id, email, attributes_json.decode(), misfits_json.decode(), digest)
 
 
 def _json(values: Mapping[str, Value]) -> bytes:

@@ -8,6 +8,9 @@ CENTRAL = ZoneInfo("America/Chicago")
 
 Api = Literal["soap", "rest"]
 
+UNSURE = timedelta(hours=2)  # after our midnight, in which Marketo's may be yet to come
+ASK_AGAIN = timedelta(minutes=10)
+
 
 class CallLedger(Protocol):
     """Keeps count of the calls made in a quota day, so that a restart does not forget them."""
@@ -27,3 +30,14 @@ def quota_day(now: datetime) -> date:
 def next_reset(now: datetime) -> datetime:
     """The next midnight US Central after `now`, in UTC; right across both changes of the clock."""
     return datetime.combine(quota_day(now) + timedelta(days=1), time(), CENTRAL).astimezone(UTC)
+
+
+def resume_at(now: datetime) -> datetime:
+    """When to try again after a quota was found spent at `now`, in UTC: at the next midnight US Central.
+
+    Soon after a midnight only in ASK_AGAIN: clocks differ, and "12:00 AM CST", as Marketo calls its reset, may be meant
+    literally, which in summer is one o'clock. Whoever asks before the moment that it named comes to that moment or an earlier
+    one: hence the last time is cut at the end of UNSURE, from which on the answer is another.
+    """
+    sure = datetime.combine(quota_day(now), time(), CENTRAL).astimezone(UTC) + UNSURE
+    return min(now + ASK_AGAIN, sure) if now < sure else next_reset(now)

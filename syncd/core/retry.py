@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from syncd.core.faults import Fault, Nature
-from syncd.core.quota import next_reset
+from syncd.core.quota import resume_at
 
 FIRST_BACKOFF = timedelta(seconds=1)
 LONGEST_BACKOFF = timedelta(minutes=5)
@@ -38,7 +38,7 @@ def decide(fault: Fault, attempt: int, now: datetime, jitter: float) -> Decision
     """What follows from the `attempt`-th fault in a row (from 1) of one pull or push."""
     match fault.nature:
         case Nature.QUOTA:
-            return Again(next_reset(now))
+            return Again(resume_at(now))
         case Nature.CONFIGURATION | Nature.PERMANENT | Nature.TOO_LARGE | Nature.EMPTY:
             return Block(now + SLOW_RETRY)
         case Nature.UNKNOWN if attempt >= UNKNOWN_TRIES:

@@ -4,7 +4,7 @@
 Secrets are `Secret` values: their text never shows in a repr, a log line or an error.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -61,22 +61,64 @@ class Limits:
     calls_per_20s: int = 50
     concurrency: int = 5
     daily_calls: int = 30_000
+    subscription_calls: int | None = None  # REST calls a day of all integrations together; None where nobody has told
+    urgent_reserve: int = 1_000  # of these, kept for what cannot wait
     import_slots: int = 10
     import_running: int = 2
 
 
 @dataclass(frozen=True, slots=True)
+class UpdatedSince:
+    """Leads updated at or after `since`, and from then on."""
+
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StaticList:
+    """The members of a static list, by its name as `ProgramName.ListName` or by its id."""
+
+    list: str | int
+
+
+KeyType = Literal[
+    "IDNUM", "COOKIE", "EMAIL", "LEADOWNEREMAIL", "SFDCACCOUNTID", "SFDCCONTACTID", "SFDCLEADID", "SFDCLEADOWNERID", "SFDCOPPTYID"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Leads by key: `values`, or one a line of `file`, which is read again at each walk."""
+
+    type: KeyType
+    values: tuple[str, ...] = field(default=(), repr=False)  # may be email addresses
+    file: Path | None = None
+
+
+Select = UpdatedSince | StaticList | Keys
+
+
+@dataclass(frozen=True, slots=True)
 class Pull:
+    """`columns` names columns of the view (field → column); `where` keeps the leads whose field has one of the values."""
+
     name: str
     source: Literal["soap"]
-    updated_since: datetime
+    select: Select
     fields: tuple[str, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     every: timedelta = timedelta(minutes=5)
     batch_size: int = 300
     streams: int = 4
     window: timedelta = timedelta(days=30)
     overlap: timedelta = timedelta(minutes=15)
     margin: timedelta = timedelta(minutes=1)
+
+    @property
+    def since(self) -> datetime | None:
+        """The first update time that it selects; None where it does not select by time."""
+        return self.select.since if isinstance(self.select, UpdatedSince) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +147,7 @@ class Instance:
     soap: Soap | None = None
     network: Network = Network()
     limits: Limits = Limits()
+    history: timedelta | None = timedelta(days=90)  # how long changes of leads are kept; None keeps none
     pulls: tuple[Pull, ...] = ()
     pushes: tuple[Push, ...] = ()
 

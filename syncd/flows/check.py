@@ -17,6 +17,7 @@ from syncd.marketo.imports import Imports
 from syncd.marketo.rest import RestApi
 from syncd.marketo.soap import SoapApi
 from syncd.marketo.token import Token
+from syncd.marketo.usage import usage
 from syncd.marketo.wire import Wire
 
 NO_BATCH = 1  # any id will do: what is asked for is the right to ask
@@ -49,7 +50,8 @@ async def _rest(instance: Instance, wire: Wire, path: str) -> list[Finding]:
     identity = await _identity(wire.token, path)
     if not identity.ok:
         return [identity]
-    return [identity, *await _together(_describe(instance, wire.rest, path), _import_status(instance, wire.imports, path))]
+    parts = _describe(instance, wire.rest, path), _import_status(instance, wire.imports, path), _usage(instance, wire.rest)
+    return [identity, *await _together(*parts)]
 
 
 async def _identity(token: Token, path: str) -> Finding:
@@ -92,6 +94,21 @@ async def _import_status(instance: Instance, imports: Imports, path: str) -> lis
             return [Finding(what, False, str(fault), _remedy(fault, f"{path}.rest.endpoint", path))]
         return [Finding(what, True, f"asking for the status of an import is allowed (answered {fault.code})")]
     return [Finding(what, True, "asking for the status of an import is allowed")]
+
+
+async def _usage(instance: Instance, rest: RestApi) -> list[Finding]:
+    """Whatever becomes of it, nothing depends on it."""
+    what = "REST usage"
+    try:
+        found = await usage(rest)
+    except Fault as fault:
+        if fault.nature is Nature.CONFIGURATION:
+            note = "the API user has no right to read it: other integrations' share of the quota is not known, which stops nothing"
+            return [Finding(what, True, f"{fault}; {note}")]
+        return [Finding(what, True, f"not known now, which stops nothing: {fault}")]
+    allowed = instance.limits.subscription_calls
+    of = f" of {allowed:,}" if allowed is not None else ""
+    return [Finding(what, True, f"{found.total:,}{of} REST calls today, by {len(found.users)} API users (US Central)")]
 
 
 async def _soap(wire: Wire, clock: Clock, path: str) -> list[Finding]:
@@ -159,6 +176,8 @@ def _remedy(fault: Fault, endpoint: str, path: str, right: str | None = None) ->
             return f"correct {path}.network.proxy"
         case "certificate":
             return f"correct {path}.network.ca_file or {endpoint}"
+        case "urgent_reserve" | "subscription_calls":
+            return f"wait for the reset, or correct {path}.limits.subscription_calls or urgent_reserve"
         case "daily_calls":
             return f"wait for the reset, or raise {path}.limits.daily_calls"
     match fault.nature:

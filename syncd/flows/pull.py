@@ -1,56 +1,73 @@
-"""In: windows of update time, walked page by page into the mirror; rows and position in one transaction."""
+"""In: windows of update time, lists and keys, walked page by page into the mirror; rows and position in one transaction."""
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
+from hashlib import blake2b
 
 import structlog
 
+from syncd.core.batch import BatchSize
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
-from syncd.core.mirror import Dictionary, mirror_row
-from syncd.core.retry import Block, decide
-from syncd.core.settings import Pull
+from syncd.core.mirror import Dictionary, MirrorRow, mirror_row
+from syncd.core.retry import Block, backoff, decide
+from syncd.core.settings import Instance, Keys, Pull, StaticList, UpdatedSince
 from syncd.core.values import LeadPage
-from syncd.core.windows import halves, increment, plan
+from syncd.core.where import keeps
+from syncd.core.windows import WORTH_SPLITTING, Window, halves, parts
 from syncd.flows.loop import SECOND, Idle, Outcome, Worked
 from syncd.flows.pages import OnPosition, Pages
+from syncd.flows.plan import Planner
+from syncd.marketo import soap_request
 from syncd.marketo.soap import SoapApi
+from syncd.marketo.soap_request import LastUpdated, LeadKeys, Selector
 from syncd.ops.metrics import Metrics
-from syncd.store import cursors, leads
-from syncd.store.cursors import OpenWindow, PullState
-from syncd.store.leases import Lease
+from syncd.store import cursors, leads, lists
+from syncd.store.cursors import OpenWindow
+from syncd.store.leads import Asker
+from syncd.store.leases import Connection, Lease
 
 log = structlog.get_logger()
 
+TOO_WIDE = "20022"
+"""No window of ours is over 30 days; should Marketo count otherwise, two halves are not."""
+
 RESTARTS_BEFORE_SPLIT = 3
+MOST_IDLE_PAGES = 5
+"""Some are to be expected where leads come and go; more, and the stream goes in a circle."""
+
+DEEPEST_SPLIT = 6
+"""Splits after which refused positions split no more: a server that refuses them all would be asked second by second."""
 SLICE = 50  # leads
+TOO_MUCH = frozenset({"timeout", "10001", "20011", "http_500", "http_504", "reply_too_large"})
+"""Faults that a smaller batch may be spared."""
 
 
 @dataclass(slots=True)
 class PullShared:
-    """What the streams of one pull share: which windows are being walked, and one planner at a time."""
+    """What the streams of one pull share: which windows are being walked, one planner at a time, how much to ask for."""
 
+    batch: BatchSize
     taken: set[int] = field(default_factory=set)
     planning: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(slots=True)
 class _Walk:
-    """A window being walked: `position` and `leads` are what the database has."""
+    """A window being walked: `position` and `leads` are what the database has; `pages` are there once fields are known."""
 
     window: OpenWindow
-    pages: Pages
     position: str | None
     leads: int
     expected: int | None
-
-
-def selector_of(pull: Pull) -> str:
-    """What the pull asks for, as a text that differs whenever all must be asked for anew."""
-    return f"{pull.source} updated_since={pull.updated_since.isoformat()} fields={','.join(sorted(pull.fields))}"
+    pages: Pages | None = None
+    lowest: float = math.inf
+    """The lowest remaining count so far; `idle` is how many pages in a row have not lowered it."""
+    idle: int = 0
 
 
 class PullStream:
@@ -58,7 +75,7 @@ class PullStream:
 
     def __init__(
         self,
-        instance: str,
+        instance: Instance,
         pull: Pull,
         stream: int,
         shared: PullShared,
@@ -69,32 +86,39 @@ class PullStream:
         metrics: Metrics,
         jitter: random.Random,
     ) -> None:
-        self.instance = instance
+        self.instance = instance.name
         self.name = f"pull {pull.name}/{stream}"
         self._pull = pull
+        self._others = {other.name: other.fields for other in instance.pulls if other.name != pull.name}
+        self._history = instance.history is not None
+        self._question = blake2b(",".join(sorted(pull.fields)).encode(), digest_size=3).hexdigest()
         self._shared = shared
         self._soap = soap
         self._dictionary = dictionary
+        self._planner = Planner(instance, pull, lease, clock, soap.now)
         self._lease = lease
         self._clock = clock
         self._metrics = metrics
         self._jitter = jitter
         self._walk: _Walk | None = None
         self._faults = 0
-        self._log = log.bind(instance=instance, pull=pull.name)
+        self._restarts = 0
+        self._log = log.bind(instance=instance.name, pull=pull.name)
 
     async def step(self) -> Outcome:
         """Fetch and write one page; or plan windows; or wait until there is something to plan."""
-        walk = self._walk or await self._begin()
-        if isinstance(walk, Worked | Idle):
-            return walk
         try:
+            walk = self._walk or await self._begin()
+            if isinstance(walk, Worked | Idle):
+                return walk
             dictionary = await self._dictionary()
+            if walk.pages is None:
+                walk.pages = self._pages(walk, dictionary)
             page = await walk.pages.next()
             self._faults = 0
             return await self._write(walk, page, dictionary)
         except Fault as fault:
-            return await self._met(fault, walk)
+            return await self._met(fault, self._walk)
         except Exception:
             await self.close()  # the page was not written: whoever walks on does so from what the database has
             raise
@@ -103,7 +127,8 @@ class PullStream:
         """Discard the pages that were asked for and not written."""
         if self._walk is not None:
             self._shared.taken.discard(self._walk.window.id)
-            await self._walk.pages.close()
+            if self._walk.pages is not None:
+                await self._walk.pages.close()
             self._walk = None
 
     async def _begin(self) -> _Walk | Outcome:
@@ -117,97 +142,191 @@ class PullStream:
             elif state.state != "running":
                 return Idle(now + SECOND)
             window = await cursors.next_window(self._lease.pool, self.instance, self._pull.name, list(self._shared.taken))
-            if window is None:
-                return await self._plan(state, now)
+            if window is None or window.backfill:
+                outcome = await self._planner.plan(state)
+                if window is None or isinstance(outcome, Worked):  # news go before backfills
+                    return outcome
             self._shared.taken.add(window.id)
-        self._walk = _Walk(window, self._pages(window, window.position), window.position, window.leads, window.expected)
+        self._walk = _Walk(window, window.position, window.leads, window.expected)
         return self._walk
 
-    async def _plan(self, state: PullState, now: datetime) -> Outcome:
-        pull = self._pull
-        due = now if state.planned_at is None else state.planned_at + pull.every
-        overlap = pull.overlap if state.planned_at is not None else timedelta()
-        span = increment(state.planned_until, now, overlap, pull.margin) if due <= now else None
-        if span is None:
-            return Idle(max(due, now + SECOND))
-        windows = list(plan(*span, pull.window))
-        async with self._lease.transaction() as connection:
-            await cursors.plan(connection, self.instance, pull.name, pull.source, windows, span[1], now)
-        if len(windows) > 1:
-            self._log.info("windows_planned", windows=len(windows), since=span[0].isoformat(), until=span[1].isoformat())
-        return Worked(0)
+    def _pages(self, walk: _Walk, dictionary: Dictionary) -> Pages:
+        selector, fields, shared = self._selector(walk.window), self._asked(dictionary), self._shared
 
-    def _pages(self, window: OpenWindow, position: str | None) -> Pages:
-        oldest, latest = window.window.asked()
+        async def fetch(position: str | None, known: OnPosition) -> LeadPage:
+            asked = shared.batch.size
+            try:
+                page = await self._soap.page(selector, position, asked, fields, known)
+            except Fault as fault:
+                if fault.code in TOO_MUCH:
+                    shared.batch = shared.batch.failed(asked)
+                raise
+            shared.batch = shared.batch.answered(asked, len(page.leads), self._clock.now() - page.asked_at)
+            return page
 
-        def fetch(position: str | None, known: OnPosition) -> Awaitable[LeadPage]:
-            return self._soap.lead_page(
-                oldest=oldest,
-                latest=latest,
-                position=position,
-                batch_size=self._pull.batch_size,
-                fields=self._pull.fields,
-                on_position=known,
-            )
+        return Pages(fetch, walk.position)
 
-        return Pages(fetch, position)
+    def _selector(self, window: OpenWindow) -> Selector:
+        match self._pull.select:
+            case UpdatedSince():
+                assert window.window is not None
+                return LastUpdated(*window.window.asked())
+            case StaticList(name):
+                return soap_request.StaticList(name)
+            case Keys(key_type):
+                assert window.keys is not None
+                return LeadKeys(key_type, window.keys)
 
-    async def _write(self, walk: _Walk, page: LeadPage, dictionary: Dictionary) -> Outcome:
+    def _asked(self, dictionary: Dictionary) -> tuple[str, ...]:
+        """The fields of the pull that there are: one that has vanished from describe must not make Marketo refuse all."""
+        fields = self._pull.fields
+        asked = tuple(name for name in fields if name in dictionary.names) if dictionary.names else fields
+        if fields and not asked:
+            message = f"Marketo has none of the fields that are asked for any more; correct pulls.{self._pull.name}.fields"
+            raise Fault(Nature.CONFIGURATION, "fields", message, "describe")
+        return asked
+
+    async def _rows(self, page: LeadPage, dictionary: Dictionary) -> tuple[list[MirrorRow], list[bool] | None]:
+        """The page as the mirror has it; and of each lead whether it is kept, where not all are."""
         rows = []
         for number, lead in enumerate(page.leads):
             if number % SLICE == 0:
                 await asyncio.sleep(0)  # a page of wide leads must not hold up the rest of the daemon
             rows.append(mirror_row(lead, dictionary))
-        owned = dictionary.owned(self._pull.fields)
+        return rows, [keeps(lead, self._pull.where) for lead in page.leads] if self._pull.where else None
+
+    async def _write(self, walk: _Walk, page: LeadPage, dictionary: Dictionary) -> Outcome:
+        walk.idle = 0 if page.remaining < walk.lowest else walk.idle + 1
+        walk.lowest = min(walk.lowest, page.remaining)
+        if walk.idle > MOST_IDLE_PAGES:
+            raise Fault(Nature.POSITION, "no_progress", f"{walk.idle} pages in a row left no fewer leads to come", "getMultipleLeads")
+        rows, kept = await self._rows(page, dictionary)
+        others = {name: dictionary.owned(fields) for name, fields in self._others.items()}
+        asker = Asker(self._pull.name, self._question, dictionary.owned(self._pull.fields), others, self._history)
         now = self._clock.now()
         got = walk.leads + len(rows)
         expected = len(rows) + page.remaining if walk.expected is None else walk.expected
-        window = walk.window
         async with self._lease.transaction() as connection:
-            if page.position is not None:
-                moved = await cursors.advance(connection, window.id, walk.position, page.position, got, expected)
-            elif got < expected and window.walks == 1:
-                moved = await cursors.walk_again(connection, window.id, f"{got} leads came of the {expected} promised")
-            else:
-                moved = await cursors.finish(connection, window.id, got, expected, now)
-            if moved is None:
-                raise AssertionError(f"window {window.id} was moved by somebody else under our lease")
-            upserted = await leads.upsert(connection, self.instance, self._pull.name, rows, owned, page.asked_at, now)
+            upserted = await leads.upsert(connection, self.instance, asker, rows, page.asked_at, now, kept)
             if upserted.refused:
                 # The later answer may have been another pull's, which told nothing of our fields: ask anew rather than lose them.
                 message = f"{upserted.refused} leads of the page are known from a later request; asking for it again"
                 raise Fault(Nature.TRANSIENT, "older_answer", message, "getMultipleLeads")
-        self._metrics.page(self.instance, self._pull.name, len(rows), upserted.created, upserted.changed)
+            if isinstance(self._pull.select, StaticList):
+                ids = [row.lead_id for row in rows]
+                await lists.seen(connection, self.instance, str(self._pull.select.list), ids, now)
+            goes_on = await self._move(connection, walk, page, got, expected, upserted.dropped)
+        self._metrics.page(self.instance, self._pull.name, len(rows), upserted.created, upserted.changed, upserted.dropped)
         walk.position, walk.leads, walk.expected = page.position, got, expected
-        if page.position is None:
-            self._log.debug("window_walked", window=window.id, leads=got, expected=expected)
+        if not goes_on:
+            self._restarts = 0
+            self._log.debug("window_walked", window=walk.window.id, leads=got, expected=expected)
             await self.close()
         return Worked(len(rows))
 
-    async def _met(self, fault: Fault, walk: _Walk) -> Outcome:
+    async def _move(self, connection: Connection, walk: _Walk, page: LeadPage, got: int, expected: int, dropped: int) -> bool:
+        """Let the window follow its page, in the page's transaction; returns whether its walk goes on."""
+        window, now = walk.window, self._clock.now()
+        moved: int | None
+        if page.position is not None:
+            shares = await self._shares(connection, walk, expected, len(page.leads))
+            if shares:
+                self._log.info("window_split", window=window.id, expected=expected, parts=len(shares))
+                moved = await cursors.split(connection, window.id, shares, now, expected)
+            else:
+                moved = await cursors.advance(connection, window.id, walk.position, page.position, got, expected, dropped)
+            goes_on = not shares
+        elif got < expected and window.walks == 1:
+            moved = await cursors.walk_again(connection, window.id, f"{got} leads came of the {expected} promised")
+            goes_on = False
+        else:
+            moved = await cursors.finish(connection, window.id, got, expected, now, dropped)
+            if isinstance(self._pull.select, StaticList):
+                left = await lists.walked(connection, self.instance, str(self._pull.select.list), window.planned_at, now)
+                self._log.info("list_walked", window=window.id, members=got, left=left)
+            goes_on = False
+        if moved is None:
+            raise AssertionError(f"window {window.id} was moved by somebody else under our lease")
+        return goes_on
+
+    async def _shares(self, connection: Connection, walk: _Walk, expected: int, came: int) -> list[Window]:
+        """How the window is shared with other streams, on its first reply only; none when it is walked whole."""
+        window = walk.window.window
+        streams, page = self._pull.streams, max(came, self._shared.batch.size)
+        if walk.expected is not None or window is None or streams == 1 or expected < WORTH_SPLITTING * page:
+            return []
+        around = await cursors.around(connection, self.instance, self._pull.name, walk.window.id, list(self._shared.taken))
+        return parts(window, expected, page, streams, around)
+
+    async def _met(self, fault: Fault, walk: _Walk | None) -> Outcome:
         """A fault discards the pages behind it; the walk goes on at what the database has."""
         self._faults += 1
-        now = self._clock.now()
-        await self.close()
-        if fault.nature is Nature.POSITION:
-            return await self._restart(fault, walk, now)
-        decision = decide(fault, self._faults, now, self._jitter.random())
+        if walk is not None and walk.pages is not None:
+            await walk.pages.close()
         self._metrics.fault(self.instance, fault)
+        try:
+            return await self._decide(fault, walk, self._clock.now())
+        finally:
+            await self.close()  # only now: another stream must not take the window up before it stands as decided
+
+    async def _decide(self, fault: Fault, walk: _Walk | None, now: datetime) -> Outcome:
+        if walk is not None and (fault.nature is Nature.POSITION or (fault.code == TOO_WIDE and _halves(walk.window))):
+            return await self._restart(fault, walk, now)
+        if walk is not None and fault.code == "20102" and walk.window.keys:
+            return await self._bad_key(fault, walk, now)
+        window = walk.window.id if walk is not None else None
+        decision = decide(fault, self._faults, now, self._jitter.random())
         if isinstance(decision, Block):
             async with self._lease.transaction() as connection:
-                await cursors.block(connection, self.instance, self._pull.name, walk.window.id, decision.at, str(fault))
-            self._log.error("pull_blocked", window=walk.window.id, fault=str(fault), retry_at=decision.at.isoformat())
+                await cursors.block(connection, self.instance, self._pull.name, window, decision.at, str(fault))
+            self._log.error("pull_blocked", window=window, fault=str(fault), retry_at=decision.at.isoformat())
             return Worked(0)
         level = self._log.warning if self._faults > 1 else self._log.info
-        level("pull_fault", window=walk.window.id, fault=str(fault), attempt=self._faults, clock_skew=fault.clock_skew)
+        level("pull_fault", window=window, fault=str(fault), attempt=self._faults, clock_skew=fault.clock_skew)
         return Idle(decision.at)
 
     async def _restart(self, fault: Fault, walk: _Walk, now: datetime) -> Outcome:
         """A refused position: the window from its beginning; at the third time in two halves (architecture.md, Prefetched pages)."""
+        window = walk.window
         async with self._lease.transaction() as connection:
-            restarts = await cursors.restart(connection, walk.window.id, str(fault))
-            parts = halves(walk.window.window)
-            if restarts == RESTARTS_BEFORE_SPLIT and parts is not None:
-                await cursors.split(connection, walk.window.id, parts, now)
-        self._log.warning("window_restarted", window=walk.window.id, fault=str(fault), restarts=restarts)
-        return Idle(now + SECOND)
+            restarts = await cursors.restart(connection, window.id, str(fault))
+            shares = _halves(window) if restarts == RESTARTS_BEFORE_SPLIT or fault.code == TOO_WIDE else None
+            if shares:
+                await cursors.split(connection, window.id, shares, now)
+        self._log.warning("window_restarted", window=window.id, fault=str(fault), restarts=restarts)
+        self._restarts += 1
+        return Idle(now + max(SECOND, backoff(self._restarts, self._jitter.random())))
+
+    async def _bad_key(self, fault: Fault, walk: _Walk, now: datetime) -> Outcome:
+        """Whether one bad key spoils a call for all is unknown: halve the keys, until it is alone and passed over."""
+        keys = walk.window.keys
+        assert keys is not None
+        half = len(keys) // 2
+        async with self._lease.transaction() as connection:
+            if half:
+                await cursors.split_keys(connection, walk.window, (keys[:half], keys[half:]))
+            else:
+                await cursors.finish(connection, walk.window.id, 0, 0, now, message=f"passed over: {fault}")
+        if not half:
+            self._log.warning("key_refused", window=walk.window.id, fault=str(fault))
+        self._faults = 0
+        return Worked(0)
+
+
+def _halves(window: OpenWindow) -> tuple[Window, Window] | None:
+    return halves(window.window) if window.window is not None and window.depth < DEEPEST_SPLIT else None
+
+
+def streams_of(
+    instance: Instance,
+    pull: Pull,
+    soap: SoapApi,
+    dictionary: Callable[[], Awaitable[Dictionary]],
+    lease: Lease,
+    clock: Clock,
+    metrics: Metrics,
+    jitter: random.Random,
+) -> list[PullStream]:
+    """All the streams of a pull."""
+    shared = PullShared(BatchSize(pull.batch_size))
+    return [PullStream(instance, pull, number, shared, soap, dictionary, lease, clock, metrics, jitter) for number in range(pull.streams)]

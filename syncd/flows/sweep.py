@@ -1,15 +1,14 @@
 """What time alone decides: jobs that never came to exist, pushes to be tried again, partitions, what may be forgotten."""
 
-from collections.abc import Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 
 import structlog
 
 from syncd.core.clock import Clock
-from syncd.core.settings import Push
+from syncd.core.settings import Instance
 from syncd.core.slots import is_absent
 from syncd.flows.loop import Idle, Outcome
-from syncd.store import chunks, cursors, imports, outbox, pushes
+from syncd.store import backfills, chunks, cursors, imports, leads, outbox, pushes
 from syncd.store.leases import Lease
 
 log = structlog.get_logger()
@@ -17,6 +16,8 @@ log = structlog.get_logger()
 EVERY = timedelta(seconds=10)
 PARTITIONS_AHEAD = 3  # days
 KEEP_WINDOWS = timedelta(days=30)
+KEEP_FORMER_HISTORY = timedelta(days=90)
+"""Of an instance whose history was turned off."""
 RUNS_SEEN_WITHIN = timedelta(days=7)
 
 
@@ -25,12 +26,14 @@ class Sweep:
 
     name = "sweep"
 
-    def __init__(self, instance: str, settings: Sequence[Push], lease: Lease, clock: Clock) -> None:
-        self.instance = instance
-        self._unconfirmed_after = {push.name: push.unconfirmed_after for push in settings}
+    def __init__(self, instance: Instance, lease: Lease, clock: Clock) -> None:
+        self.instance = instance.name
+        self._history = instance.history
+        self._history_dropped_on: date | None = None
+        self._unconfirmed_after = {push.name: push.unconfirmed_after for push in instance.pushes}
         self._lease = lease
         self._clock = clock
-        self._log = log.bind(instance=instance)
+        self._log = log.bind(instance=instance.name)
 
     async def step(self) -> Outcome:
         """All the chores, once."""
@@ -40,15 +43,31 @@ class Sweep:
             for push in await pushes.unblock_due(connection, self.instance, now):
                 self._log.info("push_tried_again", push=push)
             for days in range(PARTITIONS_AHEAD):
-                await outbox.ensure_partition(connection, (now + timedelta(days=days)).date())
+                day = (now + timedelta(days=days)).date()
+                await outbox.ensure_partition(connection, day)
+                if self._history is not None:
+                    await leads.ensure_history(connection, self.instance, day)
             await cursors.forget_finished(connection, self.instance, now - KEEP_WINDOWS)
+            await backfills.forget_finished(connection, self.instance, now - KEEP_WINDOWS)
             for chunk_id in await chunks.of_removed_pushes(connection, self.instance, list(self._unconfirmed_after)):
                 await chunks.dissolve(connection, chunk_id, "the configuration no longer has this push", now)
                 self._log.warning("chunk_dissolved", chunk=chunk_id, reason="the configuration no longer has its push")
+        await self._drop_history(now.date())
         return Idle(now + EVERY)
 
     async def close(self) -> None:
         """Nothing is under way between two steps."""
+
+    async def _drop_history(self, today: date) -> None:
+        """Once a day, and apart from all else: it waits for whoever reads the history, but not for long."""
+        if self._history_dropped_on == today:
+            return
+        keep = self._history or KEEP_FORMER_HISTORY
+        async with self._lease.transaction() as connection:
+            dropped = await leads.drop_history(connection, self.instance, today - keep)
+        self._history_dropped_on = today
+        if dropped:
+            self._log.info("history_dropped", days=dropped)
 
     async def _absent(self) -> None:
         now, pool = self._clock.now(), self._lease.pool

@@ -2,33 +2,42 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime, timedelta
 
+import structlog
 from aiolimiter import AsyncLimiter
 
+from syncd.core.brake import Brake, BrakeKind
 from syncd.core.clock import Clock
-from syncd.core.faults import Fault, Nature
-from syncd.core.quota import Api, CallLedger, next_reset, quota_day
+from syncd.core.faults import Fault
+from syncd.core.observe import Observe
+from syncd.core.quota import Api, CallLedger
 from syncd.core.settings import Limits
+from syncd.marketo.allowance import Allowance, Mark
+
+log = structlog.get_logger()
 
 SPAN = timedelta(seconds=20)
 BURST = 5
-BLOCK = 20  # calls reserved at once, fewer where the day has few
+LOOK_AGAIN = 1.0  # seconds, at the most, between two looks at a window that a brake narrows: it widens by itself
+BRAKED_BY: dict[str, BrakeKind] = {"20023": "pace", "606": "pace", "20024": "concurrency", "615": "concurrency"}
+SPENT = frozenset(("20015", "607"))
 
 
 class Window:
-    """At most `size` calls in any `SPAN` of the clock, exactly.
+    """At most `size` calls in any `SPAN` of the clock, exactly; fewer while `allowed` says so.
 
     The server counts a call when it arrives, which is some unknown moment between our sending it and its reply. So a call is
     counted here from its sending until SPAN after its end: any SPAN that its arrival falls into, and that ends with another
     arrival, ends while it is still counted. No delay on the way, however uneven, can gather more than `size` into a SPAN.
     """
 
-    def __init__(self, size: int, clock: Clock) -> None:
+    def __init__(self, size: int, clock: Clock, allowed: Callable[[int], int] = lambda size: size) -> None:
         self._size = size
         self._clock = clock
+        self._allowed = allowed
         self._open = 0
         self._ended: deque[datetime] = deque()
         self._change = asyncio.Event()
@@ -37,7 +46,8 @@ class Window:
         """Wait until one more call fits and count it. One caller at a time."""
         while not self._fits():
             if self._ended:
-                await self._clock.sleep((self._ended[0] + SPAN - self._clock.now()).total_seconds())
+                seconds = (self._ended[0] + SPAN - self._clock.now()).total_seconds()
+                await self._clock.sleep(seconds if self._allowed(self._size) == self._size else min(seconds, LOOK_AGAIN))
             else:
                 self._change.clear()
                 await self._change.wait()
@@ -56,56 +66,30 @@ class Window:
             self._ended = deque(min(end, now) for end in self._ended)
         while self._ended and self._ended[0] + SPAN <= now:
             self._ended.popleft()
-        return self._open + len(self._ended) < self._size
+        return self._open + len(self._ended) < self._allowed(self._size)
 
 
-class Quota:
-    """The day's calls, taken from the ledger in small blocks so that not every call costs a transaction."""
+class Places:
+    """At most `size` calls at once, in the order of asking; fewer while `allowed` says so. Those under way are let end."""
 
-    def __init__(self, limit: int, clock: Clock, ledger: CallLedger) -> None:
-        self._limit = limit
-        self._block = max(1, min(BLOCK, limit // 100))
-        self._clock = clock
-        self._ledger = ledger
-        self._blocks: dict[tuple[Api, date], int] = {}
-        self._refilling = asyncio.Lock()
-        self._refills: set[asyncio.Task[None]] = set()
+    def __init__(self, size: int, allowed: Callable[[int], int] = lambda size: size) -> None:
+        self._size = size
+        self._allowed = allowed
+        self._open = 0
+        self._turn = asyncio.Lock()
+        self._change = asyncio.Event()
 
-    async def take(self, api: Api) -> None:
-        """Charge one call to the quota day that it is now. Raises Fault(QUOTA) when the day is spent."""
-        async with self._refilling:
-            block = api, quota_day(self._clock.now())
-            if not self._blocks.get(block):
-                # A refill outlives the caller's cancellation: calls that the ledger has charged must not get lost.
-                refill = asyncio.create_task(self._refill(*block))
-                self._refills.add(refill)
-                refill.add_done_callback(self._refills.discard)
-                await asyncio.shield(refill)
-            if not self._blocks.get(block):
-                raise self._spent(api)
-            self._blocks[block] -= 1
+    async def __aenter__(self) -> None:
+        async with self._turn:
+            # At least one is always allowed, so that who waits here waits for the end of another's call, and looks again then.
+            while self._open >= self._allowed(self._size):
+                self._change.clear()
+                await self._change.wait()
+            self._open += 1
 
-    async def aclose(self) -> None:
-        """Give back what was reserved and not called."""
-        await asyncio.gather(*self._refills, return_exceptions=True)
-        await self._give_back(list(self._blocks))
-
-    async def _refill(self, api: Api, day: date) -> None:
-        await self._give_back([block for block in self._blocks if block[1] != day])
-        granted = await self._ledger.reserve(api, day, self._block, self._limit)
-        self._blocks[api, day] = self._blocks.get((api, day), 0) + granted
-
-    async def _give_back(self, blocks: list[tuple[Api, date]]) -> None:
-        for api, day in blocks:
-            unused = self._blocks.pop((api, day), 0)
-            if unused:
-                await self._ledger.give_back(api, day, unused)
-
-    def _spent(self, api: Api) -> Fault:
-        now = self._clock.now()
-        until = next_reset(now).astimezone(UTC).isoformat(timespec="minutes")
-        message = f"the {self._limit} calls allowed on {quota_day(now)} (US Central) are spent; waiting until {until}"
-        return Fault(Nature.QUOTA, "daily_calls", message, api, executed=False)
+    async def __aexit__(self, *_: object) -> None:
+        self._open -= 1
+        self._change.set()
 
 
 class Limiter:
@@ -114,43 +98,85 @@ class Limiter:
     A caller takes its concurrency place first and holds it while waiting for the pace. That delays nobody: the pace is one queue
     that every call must pass, so a place kept free could only serve a call from further back in that queue. The other way
     round, permits of the pace would gather behind a slow server and then leave all at once. The quota comes last, because a
-    call is charged to the day that it is sent on, and waiting may pass midnight.
+    call is charged to the day that it is sent on, and waiting may pass midnight; but what is known to be spent is refused before
+    any waiting too.
     """
 
-    def __init__(self, limits: Limits, clock: Clock, ledger: CallLedger) -> None:
+    def __init__(self, instance: str, limits: Limits, clock: Clock, ledger: CallLedger, observe: Observe) -> None:
         burst = max(1, min(BURST, limits.calls_per_20s // 2))
         # A leaky bucket lets `burst + rate x 20 s` calls through, hence the rate. It starts full, since a run that ended a
         # moment ago may have used up its own burst; so the sum holds across any number of restarts.
         leaked = max(1, limits.calls_per_20s - burst)
         self._bucket = AsyncLimiter(burst, burst * SPAN.total_seconds() / leaked / clock.speed)
         self._filled = False
-        self._places = asyncio.Semaphore(limits.concurrency)
+        self._instance = instance
+        self._clock = clock
+        self._brakes: dict[BrakeKind, Brake] = {"pace": Brake(), "concurrency": Brake()}
+        self._places = Places(limits.concurrency, lambda size: self._brake("concurrency").allowed(size, clock.now()))
         self._queue = asyncio.Lock()
-        self._window = Window(limits.calls_per_20s, clock)
-        self._quota = Quota(limits.daily_calls, clock, ledger)
+        self._window = Window(limits.calls_per_20s, clock, lambda size: self._brake("pace").allowed(size, clock.now()))
+        self._allowance = Allowance(instance, limits, clock, ledger)
         self.concurrency = limits.concurrency
+        observe.brake(instance, "pace", lambda: self.share("pace"))
+        observe.brake(instance, "concurrency", lambda: self.share("concurrency"))
+        observe.paused(instance, "soap", lambda: self._allowance.pauses.active("soap"))
+        observe.paused(instance, "rest", lambda: self._allowance.pauses.active("rest"))
 
     @asynccontextmanager
-    async def call(self, api: Api) -> AsyncIterator[None]:
-        """Wait for leave to make one call; the call is the body of the `async with`. Raises Fault(QUOTA), code "daily_calls"."""
+    async def call(self, api: Api, urgent: bool = False) -> AsyncIterator[None]:
+        """Wait for leave to make one call; the call is the body of the `async with`.
+
+        Raises Fault(QUOTA): "daily_calls" when our share of the day is spent, "urgent_reserve" or "subscription_calls" when the
+        subscription's is, Marketo's own code while it has paused this API.
+        """
+        self._allowance.check(api, urgent)
         async with self._places:
             async with self._queue:
                 await self._pace()
                 await self._window.enter()
             sent = False
             try:
-                await self._quota.take(api)
+                await self._allowance.take(api, urgent)
                 sent = True
                 yield
             finally:
                 self._window.leave(sent)
 
+    def met(self, api: Api, fault: Fault) -> None:
+        """An exchange ended in `fault`: too fast and too many press a brake for both APIs, a spent quota pauses its own."""
+        if fault.code in BRAKED_BY:
+            self._press(BRAKED_BY[fault.code], fault.code)
+        elif fault.code in SPENT:
+            self._allowance.pauses.begin(api, fault.code)
+
+    def share(self, kind: BrakeKind) -> float:
+        """The share of the configured limit that is allowed now."""
+        return self._brake(kind).share(self._clock.now())
+
+    def mark(self, charged: int) -> Mark:
+        """To be taken just before the subscription's usage is asked for; `charged` is what the ledger has for REST today."""
+        return self._allowance.subscription.mark(charged, lambda day: self._allowance.quota.unused("rest", day))
+
+    def learn(self, mark: Mark, total: int) -> None:
+        """All integrations together had made `total` REST calls of the day when, or a little after, `mark` was taken."""
+        self._allowance.subscription.learn(mark, total)
+
     async def aclose(self) -> None:
         """Give the calls of the day that were reserved and not made back to the ledger."""
-        await self._quota.aclose()
+        await self._allowance.quota.aclose()
 
     async def _pace(self) -> None:
         if not self._filled:
             self._filled = True
             await self._bucket.acquire(self._bucket.max_rate)
         await self._bucket.acquire()
+
+    def _brake(self, kind: BrakeKind) -> Brake:
+        self._brakes[kind] = brake = self._brakes[kind].at(self._clock.now())
+        return brake
+
+    def _press(self, kind: BrakeKind, code: str) -> None:
+        before = self._brake(kind)
+        self._brakes[kind] = brake = before.pressed(self._clock.now())
+        if brake != before:
+            log.warning("brake", instance=self._instance, kind=kind, code=code, share=round(brake.left, 3))

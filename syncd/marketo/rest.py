@@ -1,5 +1,6 @@
 """REST: the Bearer header, and the envelope in which results and errors alike come with HTTP 200 (protocol 2)."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -15,6 +16,7 @@ from syncd.marketo.token import Token
 
 T = TypeVar("T")
 
+_CODE = re.compile("[0-9]{1,6}")
 MAX_JSON = 32 * 1024 * 1024
 
 
@@ -37,14 +39,26 @@ class RestApi:
         self._base = rest.endpoint.rstrip("/")
         self._token = token
 
-    async def get(self, endpoint: str, path: str, query: Mapping[str, str] | None = None) -> Answer:
-        """GET `path` (absolute, encoded) and read its envelope. `endpoint` names the call in Faults and metrics."""
-        return await self._authorised(endpoint, "GET", self._url(path, query), {}, (), read_envelope(endpoint))
+    async def get(self, endpoint: str, path: str, query: Mapping[str, str] | None = None, *, urgent: bool = False) -> Answer:
+        """GET `path` (absolute, encoded) and read its envelope. `endpoint` names the call in Faults and metrics.
 
-    async def act(self, endpoint: str, path: str, query: Mapping[str, str], content_type: str, body: Sequence[bytes]) -> Answer:
+        An `urgent` call may use what the subscription's quota keeps for such.
+        """
+        return await self._authorised(endpoint, "GET", self._url(path, query), {}, (), read_envelope(endpoint), urgent)
+
+    async def act(
+        self,
+        endpoint: str,
+        path: str,
+        query: Mapping[str, str],
+        content_type: str,
+        body: Sequence[bytes],
+        *,
+        urgent: bool = False,
+    ) -> Answer:
         """POST `body` to an endpoint that changes something: sent once, following no redirect."""
         headers = {"Content-Type": content_type}
-        return await self._authorised(endpoint, "POST", self._url(path, query), headers, body, read_envelope(endpoint))
+        return await self._authorised(endpoint, "POST", self._url(path, query), headers, body, read_envelope(endpoint), urgent)
 
     async def file(self, endpoint: str, path: str, limit: int) -> bytes:
         """GET a file of at most `limit` bytes. An envelope, an HTML page or nothing in its place is a Fault (protocol 3.1, 4)."""
@@ -61,10 +75,11 @@ class RestApi:
         headers: Mapping[str, str],
         body: Sequence[bytes],
         read: Callable[[Reply], Awaitable[T]],
+        urgent: bool = False,
     ) -> T:
         async def send(token: str) -> T:
             message = Message({**headers, "Authorization": f"Bearer {token}"}, body)
-            return await self._session.send(Call("rest", endpoint, method, url, lambda: message, method == "POST"), read)
+            return await self._session.send(Call("rest", endpoint, method, url, lambda: message, method == "POST", urgent), read)
 
         token = await self._token.current()
         try:
@@ -126,7 +141,8 @@ def _open(envelope: dict[str, Any], endpoint: str) -> Answer:
     else:
         match envelope.get("errors"):
             case [{"code": str() | int() as code, "message": str(message)}, *_]:
-                raise rest_fault(presentable(str(code))[:40], message, endpoint, request_id)
+                # It becomes a label and goes into the log: nothing but a number may.
+                raise rest_fault(str(code) if _CODE.fullmatch(str(code)) else "rest_fault", message, endpoint, request_id)
     fault = garbled("the envelope holds neither a result nor an error", endpoint)
     fault.request_id = request_id
     raise fault

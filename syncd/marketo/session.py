@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 PIECE = 16 * 1024
 MAX_REDIRECTS = 3
+TELLING_SKEW = 30.0  # seconds between the clocks from which on a refused signature is theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Call:
     url: str  # already encoded
     compose: Callable[[], Message]
     acts: bool = False  # changes something in Marketo, so that doing it twice is not doing it once
+    urgent: bool = False  # may use what the subscription's quota keeps for such calls
 
 
 class Reply:
@@ -93,6 +95,8 @@ class Session:
         self._clock = clock
         self._observe = observe
         self._may_call = may_call
+        self.clock_skew: float | None = None
+        """Seconds that Marketo's clock was ahead of ours at its last reply; None before."""
         self._reading: aiohttp.ClientSession | None = None
         self._acting: aiohttp.ClientSession | None = None
 
@@ -138,7 +142,7 @@ class Session:
                 call = _followed(call, moved.url, redirects)
 
     async def _exchange(self, call: Call, read: Callable[[Reply], Awaitable[T]]) -> T:
-        async with self._admission(call.service):
+        async with self._admission(call):
             loop = asyncio.get_running_loop()
             started, code = loop.time(), "cancelled"
             try:
@@ -147,6 +151,8 @@ class Session:
                 return result
             except Fault as fault:
                 code = fault.code
+                if call.service != "identity":
+                    self._limiter.met(call.service, fault)
                 raise
             except _Moved:
                 code = "redirect"
@@ -157,8 +163,8 @@ class Session:
             finally:
                 self._observe.exchange(self._instance, call.service, call.endpoint, code, loop.time() - started)
 
-    def _admission(self, service: Service) -> AbstractAsyncContextManager[None]:
-        return contextlib.nullcontext() if service == "identity" else self._limiter.call(service)
+    def _admission(self, call: Call) -> AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext() if call.service == "identity" else self._limiter.call(call.service, call.urgent)
 
     async def _attempt(self, call: Call, read: Callable[[Reply], Awaitable[T]]) -> T:
         client = self._acting if call.acts else self._reading
@@ -172,12 +178,15 @@ class Session:
             url = URL(call.url, encoded=True)
             async with client.request(call.method, url, headers=_headers(message), data=_data(message), allow_redirects=False) as response:
                 answered = True
+                skew = self._skew(response.headers.get("Date"))
                 if 300 <= response.status < 400:
                     raise _Moved(_target(url, response.headers.get("Location", "")))
                 try:
                     return await read(Reply(response, call.endpoint))
                 except Fault as fault:
-                    fault.clock_skew = self._skew(response.headers.get("Date"))
+                    fault.clock_skew = skew
+                    if fault.nature is Nature.SIGNATURE and skew is not None and abs(skew) >= TELLING_SKEW:
+                        fault.message += f"; the clocks differ by {abs(skew):.0f} s: set this host's clock, e.g. by NTP"
                     raise
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             if not answered and isinstance(error, (aiohttp.ClientConnectionError, OSError)) and not _timed_out(error):
@@ -185,10 +194,15 @@ class Session:
             raise _transport_fault(error, call.endpoint) from error
 
     def _skew(self, date: str | None) -> float | None:
+        """Seconds that the server's clock is ahead of ours; its header has whole ones."""
         try:
-            return (parsedate_to_datetime(date) - self._clock.now()).total_seconds() if date else None
-        except (ValueError, TypeError):
+            skew = (parsedate_to_datetime(date) - self._clock.now()).total_seconds() if date else None
+        except (ValueError, TypeError, OverflowError):
             return None
+        if skew is not None:
+            self.clock_skew = skew
+            self._observe.clock_skew(self._instance, skew)
+        return skew
 
 
 def _headers(message: Message) -> Mapping[str, str]:
@@ -221,7 +235,10 @@ def _followed(call: Call, url: URL, redirects: int) -> Call:
 
 
 def _origin(url: URL) -> str:
-    return str(url.origin()) if url.absolute and url.host else "nowhere"
+    try:
+        return str(url.origin())
+    except ValueError:  # of a relative one, and of one whose port is none
+        return "nowhere"
 
 
 def _timed_out(error: BaseException | None) -> bool:

@@ -9,6 +9,7 @@ from lxml import etree
 from syncd.core.faults import Fault
 from syncd.core.values import Attribute, LeadRecord
 from syncd.marketo.errors import garbled, soap_fault
+from syncd.marketo.soap_records import NotPlainError, plain_records
 
 OnPosition = Callable[[str | None, int], None]
 
@@ -18,15 +19,29 @@ _FAULT = "{http://schemas.xmlsoap.org/soap/envelope/}Fault"
 _SUCCESS = "{http://www.marketo.com/mktows/}successGetMultipleLeads"
 _RESULT = f"{_SUCCESS}/result"
 _ABOVE_LIST = ["result", _SUCCESS, _BODY, _ENVELOPE]
-_NIL = "{http://www.w3.org/2001/XMLSchema-instance}nil"
+_XSI = "http://www.w3.org/2001/XMLSchema-instance"
+_ATTRIBUTE = ["attribute", "attrName", "attrType", "attrValue"]
+_NIL = f"{{{_XSI}}}nil"
+_LIST_START = b"<leadRecordList>"
+_LIST_END = b"</leadRecordList>"
+_DECLARATION = 100  # bytes that an XML declaration has at most, or else the XML parser reads all of the reply
+_IN_UTF_8 = re.compile(
+    rb"""(\xef\xbb\xbf)?(<\?xml version=["']1\.0["']( encoding=["']utf-8["'])?( standalone=["'](yes|no)["'])? ?\?>|\s*<(?!\?xml))""",
+    re.IGNORECASE,
+)
+_LARGEST_PLAIN = 1024 * 1024  # of what is kept waiting for the end of a record; a larger one is left to the XML parser
+_CODE = re.compile("[0-9]{1,6}")
 _LARGEST_ID = 2**63 - 1
+_LARGEST_COUNT = 10**12  # no subscription has so many leads, and sums of them must fit 64 bits
 
 
 class ReplyParser:
     """Fed with pieces of a reply; nothing of a page is given out before the last piece was found good.
 
     `on_position` alone is told earlier: the next stream position and the remaining count stand before the records.
-    Every method raises Fault: "garbled" for whatever is not a whole reply, or what Marketo's own fault says.
+    Records in the very form of the protocol never reach the XML parser, which costs more than all else; where anything is
+    different, the rest of the page does. Every method raises Fault: "garbled" for whatever is not a whole reply, or what
+    Marketo's own fault says.
     """
 
     def __init__(self, endpoint: str, on_position: OnPosition | None) -> None:
@@ -46,9 +61,44 @@ class ReplyParser:
         self._list: etree._Element | None = None
         self._told = False
         self._leads: list[LeadRecord] = []
+        self._beginning = b""  # lxml tells the encoding at the end only
+        self._plain = False
+        self._kept = b""  # the beginning of a record, not whole yet
 
     def feed(self, piece: bytes) -> None:
         """Take the next piece of the reply."""
+        self._beginning += piece[: _DECLARATION - len(self._beginning)]
+        if self._list is None and _LIST_START in piece:
+            head, start, piece = piece.partition(_LIST_START)
+            self._feed_xml(head + start)
+            self._plain = self._may_have_plain_records()
+        if self._plain:
+            piece = self._without_plain_records(self._kept + piece)
+        if piece:
+            self._feed_xml(piece)
+
+    def _may_have_plain_records(self) -> bool:
+        """Whether the parser stands at the beginning of the list, in a document whose bytes can be read as they are."""
+        here = self._list
+        if here is None or here.nsmap.get("xsi") != _XSI:
+            return False
+        return _IN_UTF_8.match(self._beginning) is not None
+
+    def _without_plain_records(self, text: bytes) -> bytes:
+        """Take the plain records off `text`, of which the XML parser need not know; what it needs to know is returned."""
+        taken = 0
+        try:
+            for lead, end in plain_records(text):
+                self._leads.append(lead)
+                taken = end
+        except NotPlainError:
+            self._plain = False
+        rest = text[taken:]
+        self._plain = self._plain and len(rest) <= _LARGEST_PLAIN and _LIST_END not in rest
+        self._kept = rest if self._plain else b""
+        return b"" if self._plain else rest
+
+    def _feed_xml(self, piece: bytes) -> None:
         try:
             self._parser.feed(piece)
             self._take_events()
@@ -61,6 +111,7 @@ class ReplyParser:
     def finish(self) -> tuple[list[LeadRecord], int, str | None]:
         """The leads, the remaining count and the next position, None at the end of the stream."""
         try:
+            self._parser.feed(self._kept)
             root = self._parser.close()
             self._take_events()
         except etree.LxmlError as error:
@@ -106,8 +157,12 @@ class ReplyParser:
             raise self._garbled("the list has something else than a leadRecord")
         lead_id = email = None
         attributes: list[Attribute] = []
+        if len({child.tag for child in element}) != len(element):
+            raise self._garbled("a leadRecord has a part twice")
         for child in element:
             tag = child.tag
+            if len(child) and tag != "leadAttributeList":
+                raise self._garbled("a part of a leadRecord is no text")
             if tag == "Id":
                 lead_id = _whole(child.text)
             elif tag == "Email":
@@ -120,8 +175,9 @@ class ReplyParser:
 
     def _attributes(self, elements: etree._Element) -> list[Attribute]:
         # A column at a time spares most of Python's work, where no attribute lacks a part or has an empty one.
-        count, columns = len(elements), [[part.text for part in elements.iter(tag)] for tag in ("attrName", "attrType", "attrValue")]
-        if all(len(column) == count and all(column) for column in columns):
+        parts = list(elements.iterdescendants())
+        columns = [[part.text for part in parts[place::4]] for place in (1, 2, 3)]
+        if [part.tag for part in parts] == _ATTRIBUTE * len(elements) and all(map(all, columns)):
             return cast("list[Attribute]", list(zip(*columns, strict=True)))
         attributes: list[Attribute] = []
         for element in elements:
@@ -153,8 +209,8 @@ class ReplyParser:
 
     def _count(self, result: etree._Element, name: str) -> int:
         counts = [_whole(element.text) for element in result.iterfind(name)]
-        if len(counts) != 1 or counts[0] is None:
-            raise self._garbled(f"the reply has no {name}, several, or one that is no number")
+        if len(counts) != 1 or counts[0] is None or counts[0] > _LARGEST_COUNT:
+            raise self._garbled(f"the reply has no {name}, several, or one that is no sensible number")
         return counts[0]
 
     def _fault(self, element: etree._Element) -> Fault:
@@ -164,8 +220,10 @@ class ReplyParser:
         message = (detail.findtext("message") if detail is not None else None) or text
         if not code:
             stated = re.match(r"(\d{5}) - ", text)
-            code = stated[1] if stated else "soap_fault"
-        return soap_fault(code.strip()[:40], message, self._endpoint)
+            code = stated[1] if stated else ""
+        # It becomes a label and goes into the log: nothing but a number may.
+        known = _CODE.fullmatch(code.strip())
+        return soap_fault(known[0] if known else "soap_fault", message, self._endpoint)
 
     def _garbled(self, message: str) -> Fault:
         return garbled(message, self._endpoint)

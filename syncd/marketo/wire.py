@@ -24,6 +24,7 @@ class Wire:
     rest: RestApi | None
     imports: Imports | None
     soap: SoapApi | None
+    limiter: Limiter
 
 
 @asynccontextmanager
@@ -34,15 +35,15 @@ async def open_wire(
 
     `may_call` is asked as the last thing before each call goes out, however long that had to wait for its turn.
     """
-    limiter = Limiter(instance.limits, clock, ledger)
+    limiter = Limiter(instance.name, instance.limits, clock, ledger, observe)
     try:
         async with Session(instance.name, instance.network, limiter, clock, observe, may_call) as session:
             soap = SoapApi(session, instance.soap, clock) if instance.soap else None
             if instance.rest is None:
-                yield Wire(None, None, None, soap)
+                yield Wire(None, None, None, soap, limiter)
             else:
                 token = Token(session, instance.rest, clock)
                 rest = RestApi(session, instance.rest, token)
-                yield Wire(token, rest, Imports(rest), soap)
+                yield Wire(token, rest, Imports(rest), soap, limiter)
     finally:
         await limiter.aclose()

@@ -1,12 +1,14 @@
 """What syncd counts, by Prometheus' naming rules; served at /metrics and written to the log every `metrics_every`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from syncd.core.brake import BrakeKind
 from syncd.core.faults import Fault
 from syncd.core.observe import Service
 from syncd.core.pack import Packing
+from syncd.core.quota import Api
 
 
 class Metrics:
@@ -20,6 +22,7 @@ class Metrics:
         self._changed = Counter(
             "syncd_leads_changed", "Leads written to the mirror: created, or changed", (*by_pull, "kind"), registry=self.registry
         )
+        self._dropped = Counter("syncd_leads_dropped", "Leads that a pull's where did not let in", by_pull, registry=self.registry)
         self._changes = Counter("syncd_changes", "Rows of changes by what became of them", (*by_push, "outcome"), registry=self.registry)
         self._calls = Counter("syncd_api_calls", "Exchanges with Marketo", ("instance", "api", "endpoint", "code"), registry=self.registry)
         self._seconds = Histogram(
@@ -31,14 +34,33 @@ class Metrics:
         )
         self._faults = Counter("syncd_faults", "Faults that a flow had to act on", ("instance", "nature", "code"), registry=self.registry)
         self._holder = Gauge("syncd_lease_held", "1 while this daemon works for the instance", ("instance",), registry=self.registry)
+        self._brake = Gauge(
+            "syncd_brake", "Share of the configured limit that Marketo leaves to us (1 = all)", ("instance", "kind"), registry=self.registry
+        )
+        self._paused = Gauge(
+            "syncd_api_paused", "1 while an API waits for its daily quota to be reset", ("instance", "api"), registry=self.registry
+        )
+        self._skew = Gauge(
+            "syncd_clock_skew_seconds", "How far Marketo's clock is ahead of this host's", ("instance",), registry=self.registry
+        )
+        self._subscription = Gauge(
+            "syncd_subscription_calls_today",
+            "REST calls of the quota day, ours and those of other integrations",
+            ("instance", "owner"),
+            registry=self.registry,
+        )
+        self._drift = Counter(
+            "syncd_field_drift", "Fields that appeared, vanished or changed their type", ("instance", "kind"), registry=self.registry
+        )
         self._progress = Counter("syncd_steps", "Steps taken", ("instance", "flow"), registry=self.registry)
 
-    def page(self, instance: str, pull: str, seen: int, created: int, changed: int) -> None:
+    def page(self, instance: str, pull: str, seen: int, created: int, changed: int, dropped: int = 0) -> None:
         """A page was written."""
         self._pages.labels(instance, pull).inc()
         self._seen.labels(instance, pull).inc(seen)
         self._changed.labels(instance, pull, "created").inc(created)
         self._changed.labels(instance, pull, "changed").inc(changed)
+        self._dropped.labels(instance, pull).inc(dropped)
 
     def claimed(self, instance: str, push: str, packing: Packing) -> None:
         """Changes ended, or were set aside, before they came into a chunk."""
@@ -55,6 +77,28 @@ class Metrics:
         """One exchange ended (core/observe.py)."""
         self._calls.labels(instance, service, endpoint, code).inc()
         self._seconds.labels(instance, service, endpoint).observe(seconds)
+
+    def clock_skew(self, instance: str, seconds: float) -> None:
+        """A reply told the server's time (core/observe.py)."""
+        self._skew.labels(instance).set(seconds)
+
+    def brake(self, instance: str, kind: BrakeKind, share: Callable[[], float]) -> None:
+        """Where the brake's share is looked up at each scrape: it eases while nothing happens."""
+        self._brake.labels(instance, kind).set_function(share)
+
+    def paused(self, instance: str, api: Api, paused: Callable[[], bool]) -> None:
+        """Where an API's pause is looked up at each scrape."""
+        self._paused.labels(instance, api).set_function(paused)
+
+    def subscription(self, instance: str, ours: int, others: int) -> None:
+        """The usage of the quota day was learnt."""
+        self._subscription.labels(instance, "ours").set(ours)
+        self._subscription.labels(instance, "others").set(others)
+
+    def field_drift(self, instance: str, appeared: int, vanished: int, retyped: int) -> None:
+        """Describe was asked, and differs by so many fields from its last answer."""
+        for kind, count in (("appeared", appeared), ("vanished", vanished), ("retyped", retyped)):
+            self._drift.labels(instance, kind).inc(count)
 
     def fault(self, instance: str, fault: Fault) -> None:
         """A flow met a fault."""

@@ -4,71 +4,144 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from syncd.core.windows import Window
+import orjson
+
+from syncd.core.windows import Around, Window
+from syncd.store import backfills
 from syncd.store.leases import Connection, Pool
 
 
 @dataclass(frozen=True, slots=True)
 class PullState:
+    """`planned_until` is None for a list or keys before their first complete walk; `unfinished`: a window is open or blocked."""
+
     state: str
-    planned_until: datetime
+    planned_until: datetime | None
     planned_at: datetime | None
     retry_at: datetime | None
+    unfinished: bool = False
+    backfill: int | None = None
+    backfill_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OpenWindow:
+    """`window` is None for a list, and for up to 100 `keys`."""
+
     id: int
-    window: Window
+    window: Window | None
     position: str | None
     leads: int
     expected: int | None
     walks: int
+    planned_at: datetime
+    keys: Sequence[str] | None = None
+    backfill: int | None = None
+    depth: int = 0
 
 
-# A pull that asks for something else than it did begins again: its unfinished windows are abandoned, and all is planned anew.
+# The selector's second word says what kind it is. Of another kind, a pull begins anew; of the same, what it has planned stays, and
+# the rest is a backfill's.
 REGISTER = """
 INSERT INTO syncd.pull AS p (instance, pull, selector, planned_until) VALUES ($1, $2, $3, $4)
 ON CONFLICT (instance, pull) DO UPDATE
    SET selector = excluded.selector,
-       planned_until = CASE WHEN p.selector = excluded.selector THEN p.planned_until ELSE excluded.planned_until END,
-       planned_at = CASE WHEN p.selector = excluded.selector THEN p.planned_at END,
+       planned_until = CASE WHEN p.planned_at IS NULL OR $5 THEN excluded.planned_until
+                            ELSE greatest(p.planned_until, excluded.planned_until) END,
+       planned_at = CASE WHEN NOT $5 THEN p.planned_at END,
        state = CASE WHEN p.state = 'blocked' THEN 'running' ELSE p.state END,
        retry_at = NULL,
        message = CASE WHEN p.state = 'blocked' THEN NULL ELSE p.message END
 """
-SELECTOR = "SELECT selector FROM syncd.pull WHERE instance = $1 AND pull = $2 FOR UPDATE"
+SELECTOR = "SELECT selector, planned_at FROM syncd.pull WHERE instance = $1 AND pull = $2 FOR UPDATE"
 ABANDON = """
-UPDATE syncd.pull_window SET state = 'abandoned', finished_at = $3, message = 'the pull asks for something else now'
+UPDATE syncd.pull_window SET state = 'abandoned', keys = NULL, finished_at = $3, message = 'the pull asks for something else now'
  WHERE instance = $1 AND pull = $2 AND state = 'open'
 """
-STATE = "SELECT state, planned_until, planned_at, retry_at FROM syncd.pull WHERE instance = $1 AND pull = $2"
+ABANDON_BACKFILLS = """
+UPDATE syncd.backfill SET planned_at = coalesce(planned_at, $3), finished_at = $3
+ WHERE instance = $1 AND pull = $2 AND finished_at IS NULL
+"""
+STATE = """
+SELECT p.state, p.planned_until, p.planned_at, p.retry_at, b.id AS backfill, b.since AS backfill_since,
+       EXISTS (SELECT FROM syncd.pull_window w WHERE w.instance = $1 AND w.pull = $2 AND w.state IN ('open', 'blocked')) AS unfinished
+  FROM syncd.pull p
+  LEFT JOIN LATERAL (
+       SELECT id, since FROM syncd.backfill b WHERE b.instance = $1 AND b.pull = $2 AND b.planned_at IS NULL ORDER BY id LIMIT 1
+       ) b ON true
+ WHERE p.instance = $1 AND p.pull = $2
+"""
+REWIND = """
+UPDATE syncd.pull p
+   SET planned_at = $4,
+       planned_until = coalesce((SELECT min(w.starts_at) FROM syncd.pull_window w
+                                  WHERE w.instance = $1 AND w.pull = $2 AND w.backfill_id IS NULL AND w.ends_at > $3), $3)
+ WHERE instance = $1 AND pull = $2
+"""
 PLAN_WINDOWS = """
-INSERT INTO syncd.pull_window (instance, pull, source, starts_at, ends_at, planned_at)
-SELECT $1, $2, $3, w.starts_at, w.ends_at, $6 FROM unnest($4::timestamptz[], $5::timestamptz[]) AS w (starts_at, ends_at)
+INSERT INTO syncd.pull_window (instance, pull, source, starts_at, ends_at, planned_at, backfill_id, parent_id, depth)
+SELECT $1, $2, $3, w.starts_at, w.ends_at, $6, $7, $8, coalesce((SELECT p.depth + 1 FROM syncd.pull_window p WHERE p.id = $8), 0)
+  FROM unnest($4::timestamptz[], $5::timestamptz[]) AS w (starts_at, ends_at)
+"""
+FORGET_WALK = (
+    "DELETE FROM syncd.pull_window WHERE instance = $1 AND pull = $2 AND starts_at IS NULL AND state IN ('done', 'split', 'abandoned')"
+)
+PLAN_LIST = "INSERT INTO syncd.pull_window (instance, pull, source, planned_at, backfill_id) VALUES ($1, $2, $3, $4, $5)"
+PLAN_KEYS = """
+INSERT INTO syncd.pull_window (instance, pull, source, planned_at, backfill_id, parent_id, keys)
+SELECT $1, $2, $3, $4, $5, $6, ARRAY(SELECT jsonb_array_elements_text(k.keys::jsonb)) FROM unnest($7::text[]) AS k (keys)
 """
 PLANNED = "UPDATE syncd.pull SET planned_until = $3, planned_at = $4 WHERE instance = $1 AND pull = $2"
+WALKED = "UPDATE syncd.pull SET planned_at = $3 WHERE instance = $1 AND pull = $2"
+# News come before backfills.
 NEXT_WINDOW = """
-SELECT id, starts_at, ends_at, position, leads, expected, walks FROM syncd.pull_window
+SELECT id, starts_at, ends_at, keys, backfill_id, depth, planned_at, position, leads, expected, walks FROM syncd.pull_window
  WHERE instance = $1 AND pull = $2 AND state = 'open' AND id <> ALL ($3::bigint[])
- ORDER BY starts_at, id LIMIT 1
+ ORDER BY backfill_id IS NOT NULL, starts_at, id LIMIT 1
+"""
+AROUND = """
+SELECT (SELECT count(*) FROM (SELECT FROM syncd.pull_window
+         WHERE instance = $1 AND pull = $2 AND state = 'open' AND id <> ALL ($3::bigint[]) LIMIT 20) w) AS waiting,
+       (SELECT avg(leads)::float8 FROM (SELECT leads FROM syncd.pull_window
+         WHERE instance = $1 AND pull = $2 AND starts_at IS NOT NULL AND state = 'done' ORDER BY starts_at DESC LIMIT 50) d) AS typical,
+       w.depth, (SELECT p.expected FROM syncd.pull_window p WHERE p.id = w.parent_id) AS parent
+  FROM syncd.pull_window w WHERE w.id = $4
 """
 ADVANCE = """
-UPDATE syncd.pull_window SET position = $3, leads = $4, expected = $5
+UPDATE syncd.pull_window SET position = $3, leads = $4, expected = $5, dropped = dropped + $6
  WHERE id = $1 AND state = 'open' AND position IS NOT DISTINCT FROM $2 RETURNING id
 """
 FINISH = """
-UPDATE syncd.pull_window SET state = 'done', leads = $2, expected = $3, finished_at = $4 WHERE id = $1 AND state = 'open' RETURNING id
+UPDATE syncd.pull_window
+   SET state = 'done', keys = NULL, leads = $2, expected = $3, finished_at = $4, dropped = dropped + $5, message = coalesce($6, message)
+ WHERE id = $1 AND state = 'open' RETURNING instance, pull, starts_at, planned_at, backfill_id
+"""
+# A list or keys have been walked when the last window of the walk is done; a backfill likewise. Of two streams that finish the last
+# two windows at once, the lock lets the second see what the first has done.
+LOCK_PULL = "SELECT FROM syncd.pull WHERE instance = $1 AND pull = $2 FOR UPDATE"
+WALK_DONE = """
+UPDATE syncd.pull SET planned_until = $3
+ WHERE instance = $1 AND pull = $2
+   AND NOT EXISTS (SELECT FROM syncd.pull_window WHERE instance = $1 AND pull = $2 AND backfill_id IS NULL AND state IN ('open', 'blocked'))
+"""
+LOCK_BACKFILL = "SELECT FROM syncd.backfill WHERE id = $1 FOR UPDATE"
+BACKFILL_DONE = """
+UPDATE syncd.backfill SET finished_at = $2
+ WHERE id = $1 AND finished_at IS NULL
+   AND NOT EXISTS (SELECT FROM syncd.pull_window WHERE backfill_id = $1 AND state IN ('open', 'blocked'))
 """
 WALK_AGAIN = """
-UPDATE syncd.pull_window SET position = NULL, leads = 0, expected = NULL, walks = walks + 1, message = $2
+UPDATE syncd.pull_window SET position = NULL, leads = 0, expected = NULL, dropped = 0, walks = walks + 1, message = $2
  WHERE id = $1 AND state = 'open' RETURNING id
 """
 RESTART = """
-UPDATE syncd.pull_window SET position = NULL, leads = 0, expected = NULL, restarts = restarts + 1, message = $2
+UPDATE syncd.pull_window SET position = NULL, leads = 0, expected = NULL, dropped = 0, restarts = restarts + 1, message = $2
  WHERE id = $1 AND state = 'open' RETURNING restarts
 """
-SPLIT = "UPDATE syncd.pull_window SET state = 'split', finished_at = $2 WHERE id = $1 AND state = 'open' RETURNING instance, pull, source"
+SPLIT = """
+UPDATE syncd.pull_window SET state = 'split', keys = NULL, finished_at = $2, expected = coalesce($3, expected)
+ WHERE id = $1 AND state = 'open' RETURNING instance, pull, source, backfill_id
+"""
 BLOCK = "UPDATE syncd.pull SET state = 'blocked', retry_at = $3, message = $4 WHERE instance = $1 AND pull = $2 AND state = 'running'"
 # Of a pull that an operator has paused meanwhile the window stays open: nobody would come to unblock it.
 BLOCK_WINDOW = """
@@ -82,51 +155,166 @@ DELETE FROM syncd.pull_window WHERE state IN ('done', 'split', 'abandoned') AND 
 """
 
 
-async def register(connection: Connection, instance: str, pull: str, selector: str, since: datetime, now: datetime) -> bool:
-    """Make the pull known, running if it was blocked. Returns True when it asks for something else than before."""
-    before = await connection.fetchval(SELECTOR, instance, pull)
-    await connection.execute(REGISTER, instance, pull, selector, since)
+async def register(connection: Connection, instance: str, pull: str, selector: str, since: datetime | None, now: datetime) -> bool:
+    """Make the pull known, running if it was blocked. Returns True when it asks for something else than before.
+
+    `since` is the first update time that it selects, None where it does not select by time. What the pull has asked for before is
+    abandoned; where it selects by time, as it did, its news go on where they are, and a backfill from `since` is ordered.
+    """
+    before = await connection.fetchrow(SELECTOR, instance, pull)
+    other = before is not None and before["selector"] != selector
+    other_kind = before is not None and kind_of(before["selector"]) != kind_of(selector)
+    await connection.execute(REGISTER, instance, pull, selector, since, other_kind or (other and since is None))
     await connection.execute(UNBLOCK_WINDOWS, instance, pull)
-    if before is None or before == selector:
+    if before is None or not other:
         return False
     await connection.execute(ABANDON, instance, pull, now)
+    await connection.execute(ABANDON_BACKFILLS, instance, pull, now)
+    if not other_kind and since is not None and before["planned_at"] is not None:
+        await backfills.order(connection, instance, pull, since, "the pull asks for something else than before")
     return True
+
+
+def kind_of(selector: str) -> str:
+    """Which kind of selector it is: the name before the first `=`."""
+    return selector.partition("=")[0]
 
 
 async def state(pool: Pool, instance: str, pull: str) -> PullState:
     """How far the pull is planned, and whether it runs."""
     row = await pool.fetchrow(STATE, instance, pull)
     assert row is not None, "the pull was registered when the daemon took the instance"
-    return PullState(row["state"], row["planned_until"], row["planned_at"], row["retry_at"])
+    return PullState(**row)
 
 
 async def plan(
     connection: Connection, instance: str, pull: str, source: str, windows: Sequence[Window], until: datetime, now: datetime
 ) -> None:
     """Insert windows and note that all update times before `until` are planned."""
-    starts = [window.starts_at for window in windows]
-    ends = [window.ends_at for window in windows]
-    await connection.execute(PLAN_WINDOWS, instance, pull, source, starts, ends, now)
+    await _insert(connection, instance, pull, source, windows, now)
     await connection.execute(PLANNED, instance, pull, until, now)
 
 
+async def rewind(connection: Connection, instance: str, pull: str, until: datetime, planned_at: datetime) -> None:
+    """Let windows be planned once more from the first one on that ends after `until`, for the clock that planned it was ahead."""
+    await connection.execute(REWIND, instance, pull, until, planned_at)
+
+
+async def plan_backfill(
+    connection: Connection, instance: str, pull: str, source: str, windows: Sequence[Window], backfill: int, now: datetime
+) -> None:
+    """Insert the windows of a backfill."""
+    await _insert(connection, instance, pull, source, windows, now, backfill)
+    await backfills.planned(connection, backfill, now)
+
+
+async def plan_list(connection: Connection, instance: str, pull: str, source: str, now: datetime, backfill: int | None) -> None:
+    """Begin a walk of a list; the windows of the one before are forgotten."""
+    await connection.execute(FORGET_WALK, instance, pull)
+    await connection.execute(PLAN_LIST, instance, pull, source, now, backfill)
+    await _walk_begins(connection, instance, pull, now, backfill)
+
+
+async def plan_keys(
+    connection: Connection, instance: str, pull: str, source: str, keys: Sequence[Sequence[str]], now: datetime, backfill: int | None
+) -> None:
+    """Begin a walk of keys, each of `keys` being those of one window; the windows of the one before are forgotten."""
+    await connection.execute(FORGET_WALK, instance, pull)
+    await _insert_keys(connection, instance, pull, source, keys, now, backfill, None)
+    await _walk_begins(connection, instance, pull, now, backfill)
+    if not keys:
+        await _walk_ends(connection, instance, pull, now, backfill, now)
+
+
+async def _walk_begins(connection: Connection, instance: str, pull: str, now: datetime, backfill: int | None) -> None:
+    await connection.execute(WALKED, instance, pull, now)
+    if backfill is not None:
+        await backfills.planned(connection, backfill, now)
+
+
+async def _insert(
+    connection: Connection,
+    instance: str,
+    pull: str,
+    source: str,
+    windows: Sequence[Window],
+    now: datetime,
+    backfill: int | None = None,
+    parent: int | None = None,
+) -> None:
+    starts, ends = [window.starts_at for window in windows], [window.ends_at for window in windows]
+    await connection.execute(PLAN_WINDOWS, instance, pull, source, starts, ends, now, backfill, parent)
+
+
+async def _insert_keys(
+    connection: Connection,
+    instance: str,
+    pull: str,
+    source: str,
+    keys: Sequence[Sequence[str]],
+    now: datetime,
+    backfill: int | None,
+    parent: int | None,
+) -> None:
+    texts = [orjson.dumps(list(some)).decode() for some in keys]
+    await connection.execute(PLAN_KEYS, instance, pull, source, now, backfill, parent, texts)
+
+
 async def next_window(pool: Pool, instance: str, pull: str, taken: Sequence[int]) -> OpenWindow | None:
-    """The oldest open window that no other stream of this daemon walks."""
+    """The oldest open window that no other stream of this daemon walks; those of backfills come last."""
     row = await pool.fetchrow(NEXT_WINDOW, instance, pull, list(taken))
     if row is None:
         return None
-    window = Window(row["starts_at"], row["ends_at"])
-    return OpenWindow(row["id"], window, row["position"], row["leads"], row["expected"], row["walks"])
+    return OpenWindow(
+        id=row["id"],
+        window=Window(row["starts_at"], row["ends_at"]) if row["starts_at"] is not None else None,
+        position=row["position"],
+        leads=row["leads"],
+        expected=row["expected"],
+        walks=row["walks"],
+        planned_at=row["planned_at"],
+        keys=row["keys"],
+        backfill=row["backfill_id"],
+        depth=row["depth"],
+    )
 
 
-async def advance(connection: Connection, window_id: int, before: str | None, position: str, leads: int, expected: int) -> int | None:
+async def around(connection: Connection, instance: str, pull: str, window_id: int, taken: Sequence[int]) -> Around:
+    """What is known around a window that a stream has begun to walk; at most 20 waiting ones are counted."""
+    row = await connection.fetchrow(AROUND, instance, pull, list(taken), window_id)
+    assert row is not None
+    return Around(row["waiting"], row["typical"], row["parent"], row["depth"])
+
+
+async def advance(
+    connection: Connection, window_id: int, before: str | None, position: str, leads: int, expected: int, dropped: int = 0
+) -> int | None:
     """open → open: move the position with the rows, in their transaction. None when the window has moved otherwise meanwhile."""
-    return await connection.fetchval(ADVANCE, window_id, before, position, leads, expected)  # type: ignore[no-any-return]
+    return await connection.fetchval(ADVANCE, window_id, before, position, leads, expected, dropped)  # type: ignore[no-any-return]
 
 
-async def finish(connection: Connection, window_id: int, leads: int, expected: int, now: datetime) -> int | None:
-    """open → done."""
-    return await connection.fetchval(FINISH, window_id, leads, expected, now)  # type: ignore[no-any-return]
+async def finish(
+    connection: Connection, window_id: int, leads: int, expected: int, now: datetime, dropped: int = 0, message: str | None = None
+) -> int | None:
+    """open → done; with the last window of a walk or a backfill, that is done too."""
+    row = await connection.fetchrow(FINISH, window_id, leads, expected, now, dropped, message)
+    if row is None:
+        return None
+    begun_at = row["planned_at"] if row["starts_at"] is None else None
+    await _walk_ends(connection, row["instance"], row["pull"], begun_at, row["backfill_id"], now)
+    return window_id
+
+
+async def _walk_ends(
+    connection: Connection, instance: str, pull: str, begun_at: datetime | None, backfill: int | None, now: datetime
+) -> None:
+    """Perhaps: where another window is open, nothing happens. `begun_at` is when a walk of a list or of keys began."""
+    if begun_at is not None:
+        await connection.execute(LOCK_PULL, instance, pull)
+        await connection.execute(WALK_DONE, instance, pull, begun_at)
+    if backfill is not None:
+        await connection.execute(LOCK_BACKFILL, backfill)
+        await connection.execute(BACKFILL_DONE, backfill, now)
 
 
 async def walk_again(connection: Connection, window_id: int, message: str) -> int | None:
@@ -139,14 +327,22 @@ async def restart(connection: Connection, window_id: int, message: str) -> int |
     return await connection.fetchval(RESTART, window_id, message)  # type: ignore[no-any-return]
 
 
-async def split(connection: Connection, window_id: int, parts: Sequence[Window], now: datetime) -> int | None:
-    """open → split, into `parts`, which are open."""
-    row = await connection.fetchrow(SPLIT, window_id, now)
+async def split(connection: Connection, window_id: int, parts: Sequence[Window], now: datetime, expected: int | None = None) -> int | None:
+    """open → split, into `parts`, which are open. `expected` is what the first reply promised of the whole."""
+    row = await connection.fetchrow(SPLIT, window_id, now, expected)
     if row is None:
         return None
-    starts, ends = [part.starts_at for part in parts], [part.ends_at for part in parts]
-    await connection.execute(PLAN_WINDOWS, row["instance"], row["pull"], row["source"], starts, ends, now)
+    await _insert(connection, row["instance"], row["pull"], row["source"], parts, now, row["backfill_id"], window_id)
     return window_id
+
+
+async def split_keys(connection: Connection, window: OpenWindow, parts: Sequence[Sequence[str]]) -> int | None:
+    """open → split, its keys into `parts`, which are open."""
+    row = await connection.fetchrow(SPLIT, window.id, window.planned_at, None)
+    if row is None:
+        return None
+    await _insert_keys(connection, row["instance"], row["pull"], row["source"], parts, window.planned_at, row["backfill_id"], window.id)
+    return window.id
 
 
 async def block(connection: Connection, instance: str, pull: str, window_id: int | None, retry_at: datetime, message: str) -> None:

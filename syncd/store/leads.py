@@ -1,32 +1,61 @@
 """The mirror: one statement per page, sorted by key, that writes no byte for an unchanged lead (decisions.md, lead upsert)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+import orjson
 
 from syncd.core.mirror import MirrorRow
 from syncd.store.leases import Connection
 
 # Sorted, because unsorted batches on two connections deadlock. The casts to jsonb come after the anti-join: an unchanged lead costs
-# one probe of the primary key. The LIMIT keeps it one: a plain join was planned as a walk over the whole mirror for each page, as
-# long as a new mirror was not analyzed. When the row really changes, the other pulls' digests are dropped with it, since their
-# next answer must be compared in full; when it doesn't, ours is only noted.
+# one probe of the primary key. The LIMITs keep it one: a plain join was planned as a walk over the whole mirror for each page, as
+# long as a new mirror was not analyzed.
+#
+# A digest begins with a mark of the question that was asked. When a row really changes, the digests of pulls that own a field of
+# the change lose all but that mark, since their next answer must be compared in full; when it doesn't, ours is only noted.
+#
+# A row that history is to be written of is locked first, so that `old` is what the new value replaces, whatever another pull does
+# meanwhile; unchanged ones are not, as a lock is a write. Of fields that were never asked for before, nobody knows since when they
+# have their value: that is no change.
 UPSERT = """
-WITH fresh AS (
-    SELECT p.* FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[]) AS p (lead_id, email, attributes, misfits, digest)
+WITH fresh AS MATERIALIZED (
+    SELECT p.lead_id, p.email, p.attributes, p.misfits, p.digest, l.found, starts_with(l.digest, left(p.digest, 7)) AS asked_before,
+           NOT coalesce(p.kept, true) AND l.digest IS NULL AS dropped
+      FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $11::boolean[])
+           AS p (lead_id, email, attributes, misfits, digest, kept)
       LEFT JOIN LATERAL (
-           SELECT l.digests ->> $7 AS digest, l.deleted_at FROM syncd.lead l WHERE l.instance = $1 AND l.lead_id = p.lead_id LIMIT 1
+           SELECT true AS found, l.digests ->> $7 AS digest, l.deleted_at FROM syncd.lead l
+            WHERE l.instance = $1 AND l.lead_id = p.lead_id LIMIT 1
            ) l ON true
      WHERE l.digest IS DISTINCT FROM p.digest OR l.deleted_at < $9
      ORDER BY p.lead_id
+), held AS MATERIALIZED (
+    SELECT f.*, l.digests AS old_digests, l.email AS old_email, l.attributes || coalesce(l.misfits, '{}') AS old_values,
+           CASE WHEN f.found AND $13 THEN f.attributes::jsonb || f.misfits::jsonb END AS new_values
+      FROM fresh f
+      LEFT JOIN LATERAL (
+           SELECT h.digests, h.email, h.attributes, h.misfits FROM syncd.lead h
+            WHERE f.found AND $13 AND h.instance = $1 AND h.lead_id = f.lead_id LIMIT 1 FOR NO KEY UPDATE
+           ) l ON true
+     WHERE NOT f.dropped
 ), written AS (
     INSERT INTO syncd.lead AS l (instance, lead_id, email, attributes, misfits, digests, first_seen_at, changed_at, asked_at)
     SELECT $1, lead_id, email, attributes::jsonb, nullif(misfits::jsonb, '{}'), jsonb_build_object($7::text, digest), $10, $10, $9
-      FROM fresh
+      FROM held
     ON CONFLICT (instance, lead_id) DO UPDATE
        SET (email, attributes, misfits, digests, changed_at, asked_at, deleted_at) = (
            SELECT excluded.email, m.attributes, m.misfits,
-                  CASE WHEN m.same THEN l.digests || excluded.digests ELSE excluded.digests END,
+                  CASE WHEN m.same THEN l.digests WHEN l.digests - $7 = '{}' THEN '{}' ELSE coalesce((
+                      SELECT jsonb_object_agg(d.key, CASE
+                                 WHEN excluded.email IS DISTINCT FROM l.email OR $12::jsonb -> d.key = 'null' THEN left(d.value, 7)
+                                 WHEN EXISTS (SELECT FROM jsonb_array_elements_text($12::jsonb -> d.key) f
+                                               WHERE l.attributes -> f IS DISTINCT FROM m.attributes -> f
+                                                  OR l.misfits -> f IS DISTINCT FROM m.misfits -> f) THEN left(d.value, 7)
+                                 ELSE d.value END)
+                        FROM jsonb_each_text(l.digests - $7) d WHERE $12::jsonb ? d.key
+                  ), '{}') END || excluded.digests,
                   CASE WHEN m.same THEN l.changed_at ELSE excluded.changed_at END,
                   excluded.asked_at, NULL::timestamptz
              FROM (SELECT n.*, n.attributes = l.attributes AND n.misfits IS NOT DISTINCT FROM l.misfits
@@ -37,44 +66,97 @@ WITH fresh AS (
                   ) m)
      WHERE l.asked_at <= excluded.asked_at AND (l.deleted_at IS NULL OR l.deleted_at < excluded.asked_at)
     RETURNING (xmax = 0) AS created, changed_at = $10 AS changed
+), lines AS (
+    INSERT INTO syncd.lead_history (instance, lead_id, pull, seen_at, field, old, new)
+    SELECT $1, h.lead_id, $7, $10, d.field, d.old, d.new
+      FROM held h
+     CROSS JOIN LATERAL (
+           SELECT n.key AS field, h.old_values -> n.key AS old, n.value AS new
+             FROM jsonb_each(h.new_values) n WHERE h.old_values -> n.key IS DISTINCT FROM n.value
+           UNION ALL
+           SELECT o.key, o.value, NULL FROM jsonb_each(h.old_values) o
+            WHERE NOT h.new_values ? o.key AND ($8::text[] IS NULL OR o.key = ANY ($8::text[]))
+           UNION ALL
+           SELECT 'email', to_jsonb(h.old_email), to_jsonb(h.email)
+            WHERE h.old_email IS DISTINCT FROM h.email AND NOT h.new_values ? 'email' AND NOT h.old_values ? 'email'
+           ) d
+     WHERE h.new_values IS NOT NULL AND (d.old IS NOT NULL OR h.asked_before OR d.field = 'email' OR EXISTS (
+           SELECT FROM jsonb_each($12::jsonb) o WHERE h.old_digests ? o.key AND (o.value = 'null' OR o.value ? d.field)))
 )
 SELECT count(*) FILTER (WHERE created) AS created, count(*) FILTER (WHERE changed AND NOT created) AS changed,
-       (SELECT count(*) FROM fresh) - count(*) AS refused FROM written
+       (SELECT count(*) FROM held) - count(*) AS refused, (SELECT count(*) FROM fresh WHERE dropped) AS dropped
+  FROM written
 """
+ENSURE_HISTORY = "SELECT syncd.ensure_lead_history($1, $2)"
+DROP_HISTORY = "SELECT syncd.drop_lead_history($1, $2)"
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who brings a page, and what it may write."""
+
+    pull: str
+    question: str
+    """Six characters that differ for pulls of other fields."""
+    owned: Sequence[str] | None
+    """The fields that it asks for, and may empty; None is all."""
+    others: Mapping[str, Sequence[str] | None] = field(default_factory=dict)
+    """What each other pull of the instance owns."""
+    history: bool = True
+    """Whether the changes are written to `lead_history`, whose partition for the day must then be there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upserted:
-    """What a page did to the mirror, in leads. `refused` are those of which a later request has told already."""
+    """What a page did to the mirror, in leads. `refused` are those of which a later request has told already; `dropped` those that
+    were not to be kept and that the pull has never kept before."""
 
     created: int
     changed: int
     refused: int = 0
+    dropped: int = 0
 
 
 async def upsert(
     connection: Connection,
     instance: str,
-    pull: str,
+    asker: Asker,
     rows: Sequence[MirrorRow],
-    owned: Sequence[str] | None,
     asked_at: datetime,
     now: datetime,
+    kept: Sequence[bool] | None = None,
 ) -> Upserted:
-    """Write a page of leads. `owned` are the fields that the pull asks for, and may empty; None is all."""
-    latest = {row.lead_id: row for row in rows}.values()
+    """Write a page of leads. `kept` says of each row whether it is to come into the mirror; without it all are.
+
+    A lead that the pull has kept once stays up to date, so that the mirror never tells what is no longer so.
+    """
+    latest = {row.lead_id: number for number, row in enumerate(rows)}.values()
+    page = [rows[number] for number in latest]
     record = await connection.fetchrow(
         UPSERT,
         instance,
-        [row.lead_id for row in latest],
-        [row.email for row in latest],
-        [row.attributes for row in latest],
-        [row.misfits for row in latest],
-        [row.digest for row in latest],
-        pull,
-        owned,
+        [row.lead_id for row in page],
+        [row.email for row in page],
+        [row.attributes for row in page],
+        [row.misfits for row in page],
+        [f"{asker.question}:{row.digest}" for row in page],
+        asker.pull,
+        asker.owned,
         asked_at,
         now,
+        None if kept is None else [kept[number] for number in latest],
+        orjson.dumps(asker.others, default=list).decode(),
+        asker.history,
     )
     assert record is not None
-    return Upserted(record["created"], record["changed"], record["refused"])
+    return Upserted(record["created"], record["changed"], record["refused"], record["dropped"])
+
+
+async def ensure_history(connection: Connection, instance: str, day: date) -> None:
+    """Make the history's partition for `day` (UTC) when it is missing."""
+    await connection.execute(ENSURE_HISTORY, instance, day)
+
+
+async def drop_history(connection: Connection, instance: str, before: date) -> int:
+    """Drop the history of days before `before`; returns of how many."""
+    return await connection.fetchval(DROP_HISTORY, instance, before)  # type: ignore[no-any-return]

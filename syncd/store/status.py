@@ -6,19 +6,35 @@ from typing import Any
 
 from syncd.core.quota import quota_day
 from syncd.store.leases import Pool
-from syncd.store.usage import Ledger
+from syncd.store.usage import ApiUser, Ledger, users_of
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillStatus:
+    """One that is not finished; without windows as long as the daemon has not planned it."""
+
+    id: int
+    since: datetime | None
+    planned_at: datetime | None
+    windows: int
+    done: int
 
 
 @dataclass(frozen=True, slots=True)
 class PullStatus:
+    """`watermark` is None for a list or keys before their first complete walk. The windows are those of the news; `leads_dropped`
+    are those that its `where` did not let in, of all windows that are still on record."""
+
     name: str
     state: str
     message: str | None
-    watermark: datetime
+    watermark: datetime | None
     open_windows: int
     done_windows: int
     leads_walked: int
     leads_left: int
+    leads_dropped: int = 0
+    backfill: BackfillStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +69,7 @@ class InstanceStatus:
     silent_for: float | None
     leads: int
     calls_today: dict[str, int]
+    api_users: list[ApiUser]
     pulls: list[PullStatus]
     pushes: list[PushStatus]
     live_jobs: list[JobStatus]
@@ -67,16 +84,28 @@ LEADS = "SELECT count(*) FROM syncd.lead WHERE instance = $1 AND deleted_at IS N
 PULLS = """
 SELECT p.pull AS name, p.state, p.message, coalesce(w.first_open, p.planned_until) AS watermark,
        coalesce(w.open_windows, 0) AS open_windows, coalesce(w.done_windows, 0) AS done_windows,
-       coalesce(w.leads_walked, 0)::bigint AS leads_walked, coalesce(w.leads_left, 0)::bigint AS leads_left
+       coalesce(w.leads_walked, 0)::bigint AS leads_walked, coalesce(w.leads_left, 0)::bigint AS leads_left,
+       coalesce(w.leads_dropped, 0)::bigint AS leads_dropped
   FROM syncd.pull p
   LEFT JOIN LATERAL (
-       SELECT min(starts_at) FILTER (WHERE state IN ('open', 'blocked')) AS first_open,
-              count(*) FILTER (WHERE state IN ('open', 'blocked')) AS open_windows,
-              count(*) FILTER (WHERE state = 'done') AS done_windows,
-              sum(leads) AS leads_walked, sum(greatest(expected - leads, 0)) FILTER (WHERE state = 'open') AS leads_left
+       SELECT min(starts_at) FILTER (WHERE backfill_id IS NULL AND state IN ('open', 'blocked')) AS first_open,
+              count(*) FILTER (WHERE backfill_id IS NULL AND state IN ('open', 'blocked')) AS open_windows,
+              count(*) FILTER (WHERE backfill_id IS NULL AND state = 'done') AS done_windows,
+              sum(leads) FILTER (WHERE backfill_id IS NULL) AS leads_walked,
+              sum(greatest(expected - leads, 0)) FILTER (WHERE backfill_id IS NULL AND state = 'open') AS leads_left,
+              sum(dropped) AS leads_dropped
          FROM syncd.pull_window w WHERE w.instance = p.instance AND w.pull = p.pull) w ON true
- WHERE p.instance = $1 ORDER BY p.pull
+ WHERE p.instance = $1 AND ($2::text IS NULL OR p.pull = $2) ORDER BY p.pull
 """
+BACKFILLS = """
+SELECT b.pull, b.id, b.since, b.planned_at, w.windows, w.done
+  FROM syncd.backfill b
+ CROSS JOIN LATERAL (
+       SELECT count(*) FILTER (WHERE state <> 'split') AS windows, count(*) FILTER (WHERE state IN ('done', 'abandoned')) AS done
+         FROM syncd.pull_window w WHERE w.backfill_id = b.id) w
+ WHERE b.instance = $1 AND ($2::text IS NULL OR b.pull = $2) AND b.finished_at IS NULL ORDER BY b.id
+"""
+ABANDONED = "SELECT EXISTS (SELECT FROM syncd.pull_window WHERE backfill_id = $1 AND state = 'abandoned')"
 PUSHES = """
 SELECT coalesce(p.push, o.push) AS name, coalesce(p.state, 'not in the configuration') AS state, p.message
   FROM (SELECT * FROM syncd.push WHERE instance = $1) p
@@ -100,8 +129,8 @@ async def read(pool: Pool, now: datetime) -> list[InstanceStatus]:
 
 
 def as_json(snapshot: list[InstanceStatus]) -> dict[str, Any]:
-    """The snapshot as plain values, times as they are."""
-    return {"instances": [asdict(instance) for instance in snapshot]}
+    """The snapshot as plain values, times as they are; without the API users, whose ids are addresses."""
+    return {"instances": [{key: value for key, value in asdict(instance).items() if key != "api_users"} for instance in snapshot]}
 
 
 async def _instance(pool: Pool, instance: str, now: datetime) -> InstanceStatus:
@@ -112,10 +141,38 @@ async def _instance(pool: Pool, instance: str, now: datetime) -> InstanceStatus:
         silent_for=lease["silent_for"] if lease else None,
         leads=await pool.fetchval(LEADS, instance),
         calls_today=await Ledger(instance, pool).calls_of(quota_day(now)),
-        pulls=[PullStatus(**row) for row in await pool.fetch(PULLS, instance)],
+        api_users=await users_of(pool, instance, quota_day(now)),
+        pulls=await _pulls(pool, instance),
         pushes=await _pushes(pool, instance),
         live_jobs=[JobStatus(**row) for row in await pool.fetch(JOBS, instance)],
     )
+
+
+async def pull(pool: Pool, instance: str, name: str) -> PullStatus | None:
+    """How one pull stands; None when no daemon has registered it."""
+    return next(iter(await _pulls(pool, instance, name)), None)
+
+
+async def unfinished_backfills(pool: Pool, instance: str, name: str) -> list[BackfillStatus]:
+    """The backfills of a pull that are planned or wait to be, in the order in which they are walked."""
+    return [found for _, found in await _backfills(pool, instance, name)]
+
+
+async def was_abandoned(pool: Pool, backfill: int) -> bool:
+    """Whether windows of a backfill were left unwalked, as the pull had come to ask for something else."""
+    return await pool.fetchval(ABANDONED, backfill)  # type: ignore[no-any-return]
+
+
+async def _pulls(pool: Pool, instance: str, name: str | None = None) -> list[PullStatus]:
+    first: dict[str, BackfillStatus] = {}
+    for each, found in await _backfills(pool, instance, name):
+        first.setdefault(each, found)
+    return [PullStatus(**row, backfill=first.get(row["name"])) for row in await pool.fetch(PULLS, instance, name)]
+
+
+async def _backfills(pool: Pool, instance: str, name: str | None) -> list[tuple[str, BackfillStatus]]:
+    rows = await pool.fetch(BACKFILLS, instance, name)
+    return [(row["pull"], BackfillStatus(row["id"], row["since"], row["planned_at"], row["windows"], row["done"])) for row in rows]
 
 
 async def _pushes(pool: Pool, instance: str) -> list[PushStatus]:

@@ -5,14 +5,16 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
 from syncd import config
+from syncd.core.settings import Instance
 from syncd.demo.proof import Proof, prove
 from syncd.demo.traffic import INSTANCE, PULL, PUSH, Application, addressable
 from syncd.ops.clock import WallClock
@@ -60,6 +62,7 @@ class Rehearsal:
     connection: Connection
     application: Application
     max_body_bytes: int = 100_000
+    yaml: str = YAML
     daemons: list[asyncio.subprocess.Process] = field(default_factory=list)
 
     async def spawn(self) -> asyncio.subprocess.Process:
@@ -68,7 +71,7 @@ class Rehearsal:
         if not settings.exists():
             credentials = Credentials()
             settings.write_text(
-                YAML.format(
+                self.yaml.format(
                     dsn=self.dsn,
                     instance=INSTANCE,
                     pull=PULL,
@@ -113,9 +116,18 @@ class Rehearsal:
                 settled_at = self.clock.now()
             elif await self.connection.fetchval(AT_REST, settled_at):
                 return
-            assert time.monotonic() < deadline, await self.where_it_stands()
-            assert self.daemons[-1].returncode is None, f"the daemon ended by itself:\n{self.log(len(self.daemons) - 1)[-3000:]}"
-            await asyncio.sleep(0.2)
+            await self._look_again(deadline)
+
+    async def wait_until(self, query: str, *arguments: object, seconds: float) -> None:
+        """Look until `query` says true."""
+        deadline = time.monotonic() + seconds
+        while not await self.connection.fetchval(query, *arguments):
+            await self._look_again(deadline)
+
+    async def _look_again(self, deadline: float) -> None:
+        assert time.monotonic() < deadline, await self.where_it_stands()
+        assert self.daemons[-1].returncode is None, f"the daemon ended by itself:\n{self.log(len(self.daemons) - 1)[-3000:]}"
+        await asyncio.sleep(0.2)
 
     async def where_it_stands(self) -> str:
         states = await self.connection.fetch("SELECT state, count(*) FROM syncd.change GROUP BY 1")
@@ -124,9 +136,13 @@ class Rehearsal:
         tail = self.log(len(self.daemons) - 1)[-2000:]
         return f"not at rest: changes {states}, jobs {jobs}, windows {windows}; the daemon's last words:\n{tail}"
 
-    async def prove(self, faultless: bool) -> Proof:
+    def instance(self) -> Instance:
+        """What the daemons are told of the instance."""
         (instance,) = config.load(self.folder / "syncd.yaml", {}).instances
-        return await prove(self.connection, self.simulator, instance, self.application.enqueued, faultless)
+        return instance
+
+    async def prove(self, faultless: bool) -> Proof:
+        return await prove(self.connection, self.simulator, self.instance(), self.application.enqueued, faultless)
 
 
 @asynccontextmanager
@@ -140,8 +156,13 @@ async def rehearsal(
     seed: int = 1,
     faults: FaultRates | None = None,
     max_body_bytes: int = 100_000,
+    yaml: str = YAML,
+    simulated: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Rehearsal]:
-    """A simulator and an application that enqueues; every daemon that was spawned is ended at the end."""
+    """A simulator and an application that enqueues; every daemon that was spawned is ended at the end.
+
+    `simulated` are settings of the simulator that are to be others than those of all rehearsals.
+    """
     origin = time.time()
     clock = WallClock(speed, origin)
     settings = SimulatorSettings(
@@ -152,12 +173,13 @@ async def rehearsal(
         foreign=ForeignLoad(jobs_per_hour=60, job_seconds=20),
         imports=ImportModel(overhead_seconds=5, rows_per_second=200),
     )
+    settings = replace(settings, **(simulated or {}))
     async with Simulator(settings, ScaledClock(speed, origin)) as simulator:
         connection = await asyncpg.connect(dsn)
         chance = random.Random(seed)
         application = Application(changes, chance, addressable(simulator.world))
         enqueuing = asyncio.ensure_future(application.run(dsn, clock))
-        one = Rehearsal(dsn, folder, simulator, clock, origin, connection, application, max_body_bytes)
+        one = Rehearsal(dsn, folder, simulator, clock, origin, connection, application, max_body_bytes, yaml)
         try:
             yield one
         finally:

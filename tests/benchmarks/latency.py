@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from syncd.core.mirror import Dictionary
-from syncd.core.settings import Instance, Pull, Secret, Soap
+from syncd.core.settings import Instance, Pull, Secret, Soap, UpdatedSince
 from syncd.core.settings import Limits as OurLimits
 from syncd.flows.loop import Idle
-from syncd.flows.pull import PullShared, PullStream, selector_of
+from syncd.flows.plan import register
+from syncd.flows.pull import PullStream, streams_of
 from syncd.marketo.wire import open_wire
 from syncd.ops.clock import WallClock
 from syncd.ops.metrics import Metrics
 from syncd.simulator import Limits, ScaledClock, Simulator, SimulatorSettings
-from syncd.store import cursors
 from syncd.store.leases import Lease
 from syncd.store.usage import Ledger
 from tests.benchmarks.cost import Cost, measured
@@ -62,14 +62,23 @@ async def pull(endpoint: str, lease: Lease, streams: int) -> Share:
     soap = Soap(endpoint, credentials.soap_user_id, Secret(credentials.encryption_key))
     since = clock.now() - SPAN * streams / WINDOWS
     settings = Pull(
-        f"with {streams}", "soap", since, NARROW_FIELDS, batch_size=PAGE, streams=streams, window=SPAN / WINDOWS, margin=timedelta()
+        f"with {streams}",
+        "soap",
+        UpdatedSince(since),
+        NARROW_FIELDS,
+        batch_size=PAGE,
+        streams=streams,
+        window=SPAN / WINDOWS,
+        margin=timedelta(),
     )
-    instance = Instance(lease.instance, soap=soap, limits=OurLimits(calls_per_20s=100_000, concurrency=20, daily_calls=1_000_000))
+    instance = Instance(
+        lease.instance, soap=soap, limits=OurLimits(calls_per_20s=100_000, concurrency=20, daily_calls=1_000_000), pulls=(settings,)
+    )
     async with lease.transaction() as connection:
         await connection.execute("DELETE FROM syncd.lead WHERE instance = $1", lease.instance)
         await connection.execute("DELETE FROM syncd.pull_window WHERE instance = $1", lease.instance)
         await connection.execute("DELETE FROM syncd.pull WHERE instance = $1", lease.instance)
-        await cursors.register(connection, lease.instance, settings.name, selector_of(settings), since, clock.now())
+        await register(connection, instance, clock.now())
 
     async def dictionary() -> Dictionary:
         return Dictionary({})
@@ -80,11 +89,7 @@ async def pull(endpoint: str, lease: Lease, streams: int) -> Share:
 
     async with open_wire(instance, clock, Ledger(lease.instance, lease.pool), metrics, lambda: True) as wire:
         assert wire.soap is not None
-        shared, chance = PullShared(), random.Random(1)
-        walks = [
-            PullStream(lease.instance, settings, number, shared, wire.soap, dictionary, lease, clock, metrics, chance)
-            for number in range(streams)
-        ]
+        walks = streams_of(instance, settings, wire.soap, dictionary, lease, clock, metrics, random.Random(1))
         assert await walks[0].step() is not None  # plans the windows
         with measured(1) as cost:
             await asyncio.gather(*map(walk, walks))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import psycopg
 import structlog
 from rich.console import Console
 
@@ -63,7 +64,7 @@ class Sides:
         self._wide = wide
         self._walked = 10_000_000 if wide else 0
         self.costs: dict[str, list[Cost]] = defaultdict(list)
-        self.stalls: list[float] = []
+        self.stalls: list[tuple[float, float]] = []
         self.wal: dict[str, list[float]] = defaultdict(list)
         self.page_bytes = 0
 
@@ -128,10 +129,14 @@ class Sides:
     async def _copied(self, rows: list[list[MirrorRow]]) -> None:
         every = [row for page in rows for row in page]
         for writers in (1, 2):
-            parts = [ours.copy_lines(f"copied by {writers}", every[number::writers]) for number in range(writers)]
+            whole = [[ours.copy_lines(f"copied by {writers}", every[number::writers])] for number in range(writers)]
             with measured(len(every), self._server) as cost:
-                await ours.copy(self._pool, parts)
+                await ours.copy(self._pool, whole)
             self.costs[f"copy {writers}"].append(cost)
+        paged = [ours.copy_lines("copied by the page", page) for page in rows]
+        with measured(len(every), self._server) as cost:
+            await ours.copy(self._pool, [paged])
+        self.costs["copy paged"].append(cost)
 
     async def _wal_position(self) -> int:
         return await self._pool.fetchval("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint")  # type: ignore[no-any-return]
@@ -175,7 +180,7 @@ def _machine(postgres: str) -> str:
     return (
         f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}, PostgreSQL {postgres}, "
         f"lxml {version('lxml')}, asyncpg {version('asyncpg')}, zeep {version('zeep')}, xmltodict {version('xmltodict')}, "
-        f"psycopg {version('psycopg')}"
+        f"psycopg {version('psycopg')} ({psycopg.pq.__impl__})"
     )
 
 

@@ -37,14 +37,23 @@ async def test_all_is_well(syncd: Run, yaml: Yaml, marketo: Simulator, pool: asy
     ran = await syncd("check", "-c", yaml.write())
     assert (ran.code, ran.err) == (0, "")
     assert "✗" not in ran.out
-    for what in ("configuration", "database", "schema", "REST identity", "REST describe", "REST bulk import", "SOAP signature"):
+    for what in (
+        "configuration",
+        "database",
+        "schema",
+        "REST identity",
+        "REST describe",
+        "REST bulk import",
+        "REST usage",
+        "SOAP signature",
+    ):
         assert f"✓  {what} " in ran.out
     assert "✓  push contacts: lookup_field  email is a field" in ran.out
     assert "✓  pull people: fields          2 fields, all there" in ran.out
     report = marketo.report()
     assert not report.violations
     assert report.imports_accepted == 0, "a check acts on nothing"
-    assert {row["api"]: row["calls"] for row in await pool.fetch("SELECT api, calls FROM syncd.api_usage")} == {"rest": 2, "soap": 1}
+    assert {row["api"]: row["calls"] for row in await pool.fetch("SELECT api, calls FROM syncd.api_usage")} == {"rest": 3, "soap": 1}
 
 
 @pytest.mark.parametrize("part", ["client_id", "client_secret"])

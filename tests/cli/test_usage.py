@@ -14,7 +14,7 @@ import pytest
 import syncd as package
 from tests.cli.conftest import Run, Start, Yaml
 
-COMMANDS = ["run", "check", "migrate", "status", "enqueue", "demo", "simulate"]
+COMMANDS = ["run", "check", "migrate", "status", "enqueue", "backfill", "lead", "view", "demo", "simulate"]
 
 
 async def test_help_names_every_command(syncd: Run) -> None:

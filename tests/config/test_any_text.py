@@ -17,9 +17,12 @@ from .test_example import EXAMPLE
 
 KEYS = sorted(
     {*Document.model_fields, *VALID["instances"]["acme"], "acme", "endpoint", "file", "dsn", "limits", "streams", "concurrency"}
-    | {"min", "max", "poll", "select", "fields", "[key]", "<<", "defaults", ""}
+    | {"min", "max", "poll", "select", "fields", "where", "history", "subscription_calls", "urgent_reserve", "[key]", "<<", "defaults", ""}
+    | {"updated_since", "static_list", "static_list_id", "keys", "type", "values", "lead_id", "first_name", "FirstName"}
 )
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["5m", "soap", "${A}", "${B}"])
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["5m", "soap", "${A}", "${B}", "EMAIL", "P.L"])
+)
 TREES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4), max_leaves=20
 )
@@ -76,7 +79,11 @@ def test_any_bytes(file: Path, data: bytes) -> None:
         load(file, {})
 
 
-@given(TREES, st.sampled_from(["database", "instances", "instances.acme", "instances.acme.pulls", "defaults", "http", "logging"]))
+PLACES = ["database", "instances", "instances.acme", "instances.acme.pulls", "instances.acme.limits", "defaults", "http", "logging"]
+PULL_PLACES = [f"instances.acme.pulls.people.{key}" for key in ("select", "select.keys", "fields", "where")]
+
+
+@given(TREES, st.sampled_from(PLACES + PULL_PLACES))
 def test_any_tree(file: Path, tree: Any, place: str) -> None:
     ends_well(file, document({place: tree}))
 

@@ -42,10 +42,25 @@ REFUSED = [
     (PULL + "margin", "-1s", "-1s is not allowed; a duration is written like "),
     (PULL + "every", "999ms", "999ms is not allowed; between 1s and 365d"),
     (PULL + "every", 300, "300 is not allowed; a plain number does not tell its unit; "),
-    (PULL + "select.updated_since", "beginning", "beginning is not allowed; a time is written like "),
+    (PULL + "select.updated_since", "Beginning", "Beginning is not allowed; a time is written like "),
+    (PULL + "select.updated_since", ["beginning"], "a list is not allowed; a time such as 2016-01-01T00:00:00Z"),
+    (PULL + "select", None, "needs a mapping (key: value), not null; "),
     (PULL + "select.updated_since", "0216-01-01", "0216-01-01 is not allowed; a time not before 2000-01-01: "),
-    (PULL + "fields", "FirstName", "needs a list such as [FirstName, LastName], not a text"),
+    (PULL + "fields", "FirstName", "needs a list such as [FirstName, LastName], or a mapping such as {first_name: FirstName}"),
+    (PULL + "fields", None, "needs a list such as [FirstName, LastName], or a mapping such as {first_name: FirstName}"),
     (PULL + "fields", ["a", "b", "a"], "names a field more than once"),
+    (PULL + "where", ["Country"], "needs a mapping (key: value), not a list; "),
+    (PULL + "where.Country", {"is": "DE"}, "a mapping is not allowed; a text or a list of texts"),
+    (PULL + "where.Country", [], "needs at least one value; '' stands for none"),
+    (PULL + "where.Country", "D\0E", "D\\x00E is not allowed; a text without control characters"),
+    (LIMITS + "subscription_calls", 999, "999 is not allowed; a whole number, 1,000 or more"),
+    (LIMITS + "subscription_calls", [], "a list is not allowed; a whole number or null"),
+    (LIMITS + "urgent_reserve", -1, "-1 is not allowed; a whole number, 0 or more"),
+    (LIMITS + "urgent_reserve", None, "null is not allowed; a whole number"),
+    ("instances.acme.history", "23h", "23h is not allowed; between 1d and 3650d"),
+    ("instances.acme.history", "3651d", "3651d is not allowed; between 1d and 3650d"),
+    ("instances.acme.history", 90, "90 is not allowed; a plain number does not tell its unit; "),
+    ("instances.acme.history", [], "a list is not allowed; a duration such as "),
     (PUSH + "max_body_bytes", 999, "999 is not allowed; between 1,000 and 9,999,999 bytes: "),
     (PUSH + "max_body_bytes", "10MB", "10MB is not allowed; between 1,000 and 9,999,999 bytes: "),
     (PUSH + "max_body_bytes", "9.9mb", "9.9mb is not allowed; a size is a whole number of bytes, "),
@@ -55,6 +70,7 @@ REFUSED = [
     (PUSH + "poll.max", "11m", "11m is not allowed; between 1s and 10m"),
     (PUSH + "poll.min", "31s", "31s is not allowed; at most poll.max, which is 30s"),
     (PUSH + "lookup_field", " ", "  is not allowed; a text that is not empty"),
+    (PUSH + "lookup_field", "a\0", "a\\x00 is not allowed; a text without control characters"),
     (PUSH + "format", "xlsx", "xlsx is not allowed; csv, tsv or ssv"),
     (PUSH + "list_id", 0, "0 is not allowed; a whole number, 1 or more"),
     (PUSH + "list_id", "Program.List", "Program.List is not allowed; a whole number, 1 or more"),
@@ -114,9 +130,22 @@ def test_refused_with_what_is_allowed(path: str, value: Any, message: str, probl
     assert problem.message.startswith(message)
 
 
-@pytest.mark.parametrize("name", ["Acme", "1st", "a-b", "a.b", "", "a" * 64, "é", "[key]"])
-@pytest.mark.parametrize("section", ["instances", "instances.acme.pulls", "instances.acme.pushes"])
-def test_names(section: str, name: str, problems: Problems) -> None:
+NO_NAMES = ["Acme", "1st", "a-b", "a.b", "", "a" * 64, "é", "[key]"]
+NAME = "a name is 1 to 63 of a-z, 0-9 and _, beginning with a letter"
+INSTANCE_NAME = "an instance's name is 1 to 40 of a-z, 0-9 and _, beginning with a letter, for tables are named after it"
+TAKEN_NAME = "history and names that begin with history_ are taken: syncd.lead_history is a table of its own"
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "message"),
+    [
+        *(("instances.acme.pulls", name, NAME) for name in NO_NAMES),
+        *(("instances.acme.pushes", name, NAME) for name in NO_NAMES),
+        *(("instances", name, INSTANCE_NAME) for name in [*NO_NAMES, "a" * 41]),
+        *(("instances", name, TAKEN_NAME) for name in ["history", "history_", "history_i_acme"]),
+    ],
+)
+def test_names(section: str, name: str, message: str, problems: Problems) -> None:
     content = yaml.safe_load(document({}))
     entries = content
     for part in section.split("."):
@@ -125,7 +154,14 @@ def test_names(section: str, name: str, problems: Problems) -> None:
     entries[name] = entry
     (problem,) = problems(yaml.dump(content, Dumper=_NoAliases))
     assert problem.path.startswith(section)
-    assert problem.message.endswith(" is not allowed; a name is 1 to 63 of a-z, 0-9 and _, beginning with a letter")
+    assert problem.message.endswith(f" is not allowed; {message}")
+
+
+@pytest.mark.parametrize("name", ["a" * 40, "historical", "my_history", "historya_"])
+def test_names_of_instances(name: str, loaded: Load) -> None:
+    content = yaml.safe_load(document({}))
+    content["instances"] = {name: content["instances"]["acme"]}
+    assert loaded(yaml.safe_dump(content)).instances[0].name == name
 
 
 class _NoAliases(yaml.SafeDumper):
@@ -139,6 +175,14 @@ class _NoAliases(yaml.SafeDumper):
         (LIMITS + "calls_per_20s", 6, lambda i: i.limits.calls_per_20s, 6),
         (LIMITS + "calls_per_20s", "100", lambda i: i.limits.calls_per_20s, 100),
         (LIMITS + "daily_calls", "1_000_000", lambda i: i.limits.daily_calls, 1_000_000),
+        (LIMITS + "subscription_calls", 1000000, lambda i: i.limits.subscription_calls, 1_000_000),
+        (LIMITS + "subscription_calls", "1001", lambda i: i.limits.subscription_calls, 1001),
+        (LIMITS + "subscription_calls", None, lambda i: i.limits.subscription_calls, None),
+        (LIMITS + "urgent_reserve", 0, lambda i: i.limits.urgent_reserve, 0),
+        (LIMITS + "urgent_reserve", 5_000_000, lambda i: i.limits.urgent_reserve, 5_000_000),
+        ("instances.acme.history", "1d", lambda i: i.history, timedelta(days=1)),
+        ("instances.acme.history", "3650d", lambda i: i.history, timedelta(days=3650)),
+        ("instances.acme.history", None, lambda i: i.history, None),
         (LIMITS + "import_running", 1, lambda i: i.limits.import_running, 1),
         (PULL + "streams", 5, lambda i: i.pulls[0].streams, 5),
         (PULL + "window", "30d", lambda i: i.pulls[0].window, timedelta(days=30)),
@@ -181,7 +225,8 @@ def test_what_is_absent_has_the_defaults_of_the_settings(loaded: Load) -> None:
     (instance,) = result.instances
     assert instance.limits == settings.Limits()
     assert instance.network == settings.Network()
-    assert instance.pulls == (settings.Pull("people", "soap", datetime(2016, 1, 1, tzinfo=UTC)),)
+    assert instance.history == timedelta(days=90)
+    assert instance.pulls == (settings.Pull("people", "soap", settings.UpdatedSince(datetime(2016, 1, 1, tzinfo=UTC))),)
     assert instance.pushes == (settings.Push("contacts"),)
     assert instance.rest is not None
     assert instance.rest.identity == "https://rest.example.com/identity"
@@ -252,6 +297,24 @@ def test_the_default_number_of_streams_must_fit_too(problems: Problems) -> None:
     assert problem.message.startswith("4, the default, is not allowed here; at most 3, for ")
 
 
+@pytest.mark.parametrize("reserve", [2000, 2001])
+def test_the_reserve_is_less_than_what_it_is_of(reserve: int, problems: Problems) -> None:
+    (problem,) = problems(document({LIMITS + "subscription_calls": 2000, LIMITS + "urgent_reserve": reserve}))
+    assert problem.path == LIMITS + "urgent_reserve"
+    assert problem.message == f"{reserve} is not allowed; less than instances.acme.limits.subscription_calls, which is 2,000"
+
+
+def test_a_reserve_that_leaves_one_call(loaded: Load) -> None:
+    limits = loaded(document({LIMITS + "subscription_calls": 2000, LIMITS + "urgent_reserve": 1999})).instances[0].limits
+    assert (limits.subscription_calls, limits.urgent_reserve) == (2000, 1999)
+
+
+def test_the_default_reserve_must_fit_too(problems: Problems) -> None:
+    (problem,) = problems(document({LIMITS + "subscription_calls": 1000}))
+    assert problem.path == LIMITS + "urgent_reserve"
+    assert problem.message.startswith("1000, the default, is not allowed here; less than instances.acme.limits.subscription_calls")
+
+
 def test_the_default_poll_min_must_fit_too(problems: Problems) -> None:
     (problem,) = problems(document({PUSH + "poll.max": "4s"}))
     assert (problem.path, problem.message) == (
@@ -273,7 +336,6 @@ def test_the_default_poll_min_must_fit_too(problems: Problems) -> None:
         SOAP + "encryption_key",
         PULL + "source",
         PULL + "select",
-        PULL + "select.updated_since",
     ],
 )
 def test_required_keys(path: str, problems: Problems) -> None:

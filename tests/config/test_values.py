@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from syncd.config.values import NotAllowed, duration, duration_text, moment, size
+from syncd.config.values import BEGINNING, NotAllowed, duration, duration_text, list_name, moment, since, size
 
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -105,3 +105,25 @@ def test_times_round_trip(time: datetime, offset: int) -> None:
     read = moment(time.isoformat())
     assert read == time
     assert read.tzinfo is UTC
+
+
+def test_since_the_beginning() -> None:
+    assert since("beginning") == BEGINNING == datetime(2006, 1, 1, tzinfo=UTC)
+    assert since("2016-01-01") == datetime(2016, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["", "Beginning", "beginning ", "the beginning", "1999-12-31"])
+def test_since_no_time(text: str) -> None:
+    with pytest.raises(NotAllowed, match=r"; beginning takes all$"):
+        since(text)
+
+
+@pytest.mark.parametrize("text", ["Program.List", "P.L", "Program.List.of.2016", "My Program.My List", "Über.Größe"])
+def test_names_of_lists(text: str) -> None:
+    assert list_name(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "List", "1001", "Program.", ".List", " . ", ".", "Program.List\0", "Program.\ud800"])
+def test_no_names_of_lists(text: str) -> None:
+    with pytest.raises(NotAllowed):
+        list_name(text)

@@ -18,8 +18,8 @@ def row(*attributes: tuple[str, str, str], email: str | None = "a@x", names: Dic
     return mirror_row(LeadRecord(1, email, attributes), names)
 
 
-def field(rest: str | None, soap: str | None) -> Field:
-    return Field("", "string", None, FieldName(rest, False) if rest else None, FieldName(soap, False) if soap else None)
+def field(rest: str | None, soap: str | None, data_type: str = "string") -> Field:
+    return Field("", data_type, None, FieldName(rest, False) if rest else None, FieldName(soap, False) if soap else None)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +119,33 @@ def test_fields_take_their_rest_names_where_they_have_one() -> None:
     names = Dictionary.of_soap([field("company", "Company"), field(None, "OnlySoap"), field("onlyRest", None)])
     attributes = row(("Company", "string", "x"), ("OnlySoap", "string", "y"), ("Unknown", "string", "z"), names=names).attributes
     assert json.loads(attributes) == {"company": "x", "OnlySoap": "y", "Unknown": "z"}
+
+
+@pytest.mark.parametrize(
+    ("described", "said", "json_text"),
+    [
+        ("integer", "string", "7"),
+        ("string", "integer", '"07"'),
+        ("text", "integer", '"07"'),
+        ("email", "integer", '"07"'),
+        ("phone", "integer", '"07"'),
+        ("url", "integer", '"07"'),
+        ("formula", "integer", "7"),
+        ("reference", "integer", "7"),
+        ("", "integer", "7"),
+        ("what nobody knows", "integer", "7"),
+        ("formula", "what nobody knows", '"07"'),
+    ],
+)
+def test_describe_decides_on_a_type_where_it_knows_else_the_reply(described: str, said: str, json_text: str) -> None:
+    names = Dictionary.of_soap([field("company", "Company", described)])
+    assert row(("Company", said, "07"), names=names).attributes == f'{{"company":{json_text}}}'
+
+
+def test_a_value_that_does_not_fit_what_describe_says_is_a_misfit() -> None:
+    names = Dictionary.of_soap([field("score", "Score", "integer")])
+    one = row(("Score", "string", "seven"), names=names)
+    assert (one.attributes, one.misfits) == ("{}", '{"score":"seven"}')
 
 
 def test_a_pull_owns_what_it_asks_for_as_long_as_describe_knows_it() -> None:

@@ -11,20 +11,21 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from syncd.core.settings import Instance, Limits, Poll, Pull, Push, Rest, Secret, Soap
+from syncd.core.settings import Instance, Limits, Poll, Pull, Push, Rest, Secret, Soap, UpdatedSince
 from syncd.flows.dictionary import Dictionaries
 from syncd.flows.loop import Flow, Idle
-from syncd.flows.pull import PullShared, PullStream, selector_of
+from syncd.flows.plan import register
+from syncd.flows.pull import streams_of
 from syncd.flows.push import Packer, Submitter
 from syncd.flows.settle import Settler
 from syncd.flows.sweep import Sweep
 from syncd.marketo.describe import describe
-from syncd.marketo.wire import open_wire
+from syncd.marketo.wire import Wire, open_wire
 from syncd.ops.clock import ManualClock
 from syncd.ops.metrics import Metrics
 from syncd.simulator import Credentials, Simulator, SimulatorSettings
 from syncd.simulator import Limits as MarketoLimits
-from syncd.store import cursors, imports, leases, pushes
+from syncd.store import imports, leases, pushes
 from syncd.store.leases import Lease
 from syncd.store.usage import Ledger
 
@@ -32,7 +33,7 @@ FIELDS = ("FirstName", "LastName", "Email", "Company", "LeadScore")
 PULL = Pull(
     "people",
     "soap",
-    datetime(2026, 2, 1, tzinfo=UTC),
+    UpdatedSince(datetime(2026, 2, 1, tzinfo=UTC)),
     FIELDS,
     every=timedelta(minutes=5),
     batch_size=50,
@@ -54,6 +55,8 @@ class House:
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     flows: list[Flow] = field(default_factory=list)
     sure: bool = True  # of the lease, which nobody keeps alive here
+    wire: Wire | None = None
+    lease: Lease | None = None
 
     async def start(self) -> None:
         self.stack = AsyncExitStack()
@@ -65,20 +68,19 @@ class House:
         wire = await self.stack.enter_async_context(
             open_wire(self.instance, self.clock, Ledger(self.instance.name, self.pool), self.metrics, lambda: self.sure)
         )
+        self.wire, self.lease = wire, lease
         await self._register(lease)
         name, limits, jitter = self.instance.name, self.instance.limits, random.Random(1)
-        self.flows = [Sweep(name, self.instance.pushes, lease, self.clock)]
+        self.flows = [Sweep(self.instance, lease, self.clock)]
         rest = wire.rest
         assert rest is not None
         assert wire.imports is not None
         assert wire.soap is not None
-        dictionaries = Dictionaries(lambda: describe(rest), self.clock)
+        dictionaries = Dictionaries(self.instance, lambda: describe(rest), lease, self.clock, self.metrics)
         for pull in self.instance.pulls:
-            shared = PullShared()
-            self.flows += [
-                PullStream(name, pull, n, shared, wire.soap, dictionaries.soap, lease, self.clock, self.metrics, jitter)
-                for n in range(pull.streams)
-            ]
+            self.flows += streams_of(self.instance, pull, wire.soap, dictionaries.soap, lease, self.clock, self.metrics, jitter)
+        if self.instance.pulls:
+            self.flows.append(dictionaries)
         if self.instance.pushes:
             settings = self.instance.pushes
             self.flows += [
@@ -92,8 +94,7 @@ class House:
         async with lease.transaction() as connection:
             await imports.orphaned(connection, self.instance.name)
             await pushes.register(connection, self.instance.name, [push.name for push in self.instance.pushes])
-            for pull in self.instance.pulls:
-                await cursors.register(connection, self.instance.name, pull.name, selector_of(pull), pull.updated_since, now)
+            await register(connection, self.instance, now)
 
     async def stop(self) -> None:
         for flow in self.flows:

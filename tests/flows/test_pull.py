@@ -1,5 +1,6 @@
 """Pulling: nothing missed, nothing repeated, whatever happens between two pages."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -178,3 +179,35 @@ async def test_an_answer_that_another_pulls_later_one_overtook_is_asked_for_agai
     assert held == {"firstName", "lastName", "company", "leadScore"}
     wanted = sum(len(fields) for _, _, fields in home.simulator.world.truth(("FirstName", "LastName", "Company", "LeadScore")))
     assert sum(len(orjson.loads(row["attributes"])) for row in rows) == wanted
+
+
+async def test_a_window_stands_as_decided_before_another_stream_may_take_it_up(house: Build) -> None:
+    home = await house(pulls=[replace(PULL, window=timedelta(days=30), streams=2)], leads=150)
+    first, second = (flow for flow in home.flows if flow.name.startswith("pull"))
+    while not await home.pool.fetchval("SELECT max(position) FROM syncd.pull_window"):
+        await first.step()
+    await first.close()  # pages that are under way might be well
+    home.simulator.script("soap", Fault.SOAP_20122)
+
+    async def restart() -> None:
+        while await home.pool.fetchval("SELECT max(restarts) FROM syncd.pull_window") == 0:
+            await first.step()
+
+    async def waiting(count: int) -> bool:
+        return await home.pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") >= count  # type: ignore[no-any-return]
+
+    async with home.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("SELECT FROM syncd.pull_window FOR UPDATE")
+        restarting = asyncio.ensure_future(restart())
+        while not await waiting(1):
+            await asyncio.sleep(0)
+        walking = asyncio.ensure_future(second.step())
+        while not (walking.done() or await waiting(2)):
+            await asyncio.sleep(0)
+        await transaction.rollback()
+    await restarting
+    await walking
+    await home.run(60)
+    assert await mirror(home) == truth(home)

@@ -12,7 +12,7 @@ from syncd.core.quota import Api
 from syncd.core.settings import Limits
 from syncd.marketo.limiter import SPAN, Limiter, Window
 from syncd.ops.clock import ManualClock, WallClock
-from tests.marketo.wire import MemoryLedger
+from tests.marketo.wire import MemoryLedger, limiter_of
 
 NOON = datetime(2026, 3, 1, 18, 0, tzinfo=UTC)
 
@@ -67,7 +67,7 @@ async def test_any_20_s_hold_at_most_the_configured_calls_restarts_included(size
             await clock.sleep(chance.random())
 
     for _ in range(4):  # four lives of the daemon
-        limiter = Limiter(limits, clock, MemoryLedger())
+        limiter = limiter_of(limits, clock, MemoryLedger())
         await asyncio.gather(*(call(limiter) for _ in range(size)))
     assert len(sent) == 4 * size
     assert busiest(sent) <= size
@@ -75,7 +75,7 @@ async def test_any_20_s_hold_at_most_the_configured_calls_restarts_included(size
 
 async def test_the_pace_is_nearly_used_up() -> None:
     clock = WallClock(400, time.time())
-    limiter = Limiter(Limits(calls_per_20s=50, concurrency=5), clock, MemoryLedger())
+    limiter = limiter_of(Limits(calls_per_20s=50, concurrency=5), clock, MemoryLedger())
 
     async def call() -> datetime:
         async with limiter.call("rest"):
@@ -98,7 +98,7 @@ async def test_a_clock_set_back_does_not_block() -> None:
 
 
 async def test_concurrency_is_bounded_and_a_cancelled_waiter_frees_its_turn() -> None:
-    limiter = Limiter(Limits(calls_per_20s=100_000, concurrency=2), WallClock(), MemoryLedger())
+    limiter = limiter_of(Limits(calls_per_20s=100_000, concurrency=2), WallClock(), MemoryLedger())
     inside, most, full, leave = 0, 0, asyncio.Event(), asyncio.Event()
 
     async def call() -> None:
@@ -127,7 +127,7 @@ async def test_concurrency_is_bounded_and_a_cancelled_waiter_frees_its_turn() ->
 
 async def test_quota_is_reserved_in_blocks_and_what_is_left_given_back() -> None:
     ledger = MemoryLedger()
-    limiter = Limiter(Limits(calls_per_20s=100_000, daily_calls=4500), ManualClock(NOON), ledger)
+    limiter = limiter_of(Limits(calls_per_20s=100_000, daily_calls=4500), ManualClock(NOON), ledger)
     for _ in range(25):
         async with limiter.call("rest"):
             pass
@@ -139,7 +139,7 @@ async def test_quota_is_reserved_in_blocks_and_what_is_left_given_back() -> None
 
 async def test_a_spent_day_says_until_when_and_midnight_central_opens_the_next() -> None:
     clock = ManualClock(NOON)
-    limiter = Limiter(Limits(calls_per_20s=100_000, daily_calls=1), clock, MemoryLedger())
+    limiter = limiter_of(Limits(calls_per_20s=100_000, daily_calls=1), clock, MemoryLedger())
     async with limiter.call("soap"):
         pass
     with pytest.raises(Fault, match="2026-03-02T06:00\\+00:00") as spent:
@@ -153,7 +153,7 @@ async def test_a_spent_day_says_until_when_and_midnight_central_opens_the_next()
 
 async def test_a_refused_call_leaves_its_place_in_the_window() -> None:
     clock = ManualClock(NOON)
-    limiter = Limiter(Limits(calls_per_20s=2, concurrency=1, daily_calls=1), WallClock(10_000, time.time()), MemoryLedger())
+    limiter = limiter_of(Limits(calls_per_20s=2, concurrency=1, daily_calls=1), WallClock(10_000, time.time()), MemoryLedger())
     limiter._window = window = Window(2, clock)
     async with limiter.call("soap"):
         pass
@@ -176,7 +176,7 @@ async def test_a_cancelled_call_loses_no_reserved_calls() -> None:
             return await super().reserve(api, day, wanted, limit)
 
     ledger = SlowLedger()
-    limiter = Limiter(Limits(calls_per_20s=100_000), ManualClock(NOON), ledger)
+    limiter = limiter_of(Limits(calls_per_20s=100_000), ManualClock(NOON), ledger)
     call = asyncio.create_task(limiter.call("rest").__aenter__())
     await ledger.asked.wait()
     call.cancel()

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from syncd.core.faults import Fault, Nature
 from syncd.core.values import LeadRecord
+from syncd.marketo.soap_records import plain_records
 from syncd.marketo.soap_reply import ReplyParser
 from tests.marketo.wire import SAMPLES
 
@@ -231,9 +232,185 @@ def test_every_lead_comes_out_as_it_went_in(leads: list[tuple[int, list[tuple[st
     assert parse(page(records, count=len(leads)), size)[0] == (expected, 5, "p")
 
 
-def test_leads_that_were_read_leave_the_tree() -> None:
+@pytest.mark.parametrize(("value", "left"), [("<attrValue>x</attrValue>", 0), ("<attrValue><!-- not plain -->x</attrValue>", 1)])
+def test_leads_that_were_read_are_kept_nowhere_else(value: str, left: int) -> None:
     parser = ReplyParser("e", None)
-    parser.feed(page(record(attribute("<attrValue>x</attrValue>")) * 2000, count=2000).partition(b"</leadRecordList>")[0])
+    document = page(record(attribute(value)) * 2000, count=2000).partition(b"</leadRecordList>")[0]
+    for start in range(0, len(document), 16 * 1024):
+        parser.feed(document[start : start + 16 * 1024])
     gc.collect()
     assert parser._list is not None
-    assert len(parser._list) == 1
+    assert len(parser._list) == left
+    assert len(parser._kept) < 16 * 1024
+    assert len(parser._leads) == 2000 - left
+
+
+def test_a_record_without_end_is_left_to_the_xml_parser() -> None:
+    parser = ReplyParser("e", None)
+    parser.feed(page("<leadRecord>").partition(b"</leadRecordList>")[0])
+    for _ in range(1000):
+        parser.feed(attribute("<attrValue>x</attrValue>").encode() * 40)
+        assert len(parser._kept) <= 1024 * 1024
+    assert not parser._kept
+
+
+GOOD_TEXTS = [
+    "",
+    "x",
+    " x\n\t",
+    "é😀",
+    "&amp;&lt;&gt;&quot;&apos;",
+    "&#233;&#10;",
+    "&#xe9;",
+    "a > b",
+    "]",
+    "\ufffd",
+    "\x7f\x85",
+    "\r",
+    "a\r\nb",
+    "&#13;",
+]
+ODD_TEXTS = [
+    "<![CDATA[a<b]]>",
+    "a<!-- b -->c",
+    "a<?b?>c",
+    "\0",
+    "\x01",
+    "]]>",
+    "&",
+    "&nbsp;",
+    "\uffff",
+    "\ufffe",
+    "<b/>",
+    "</attrValue>",
+    "<Id>2</Id>",
+]
+ODD_REFERENCES = ["&#0;", "&#1;", "&#31;", "&#55296;", "&#57343;", "&#65534;", "&#65535;", "&#1114112;", "&#9999999;"]
+TEXT = st.sampled_from(GOOD_TEXTS * 20 + ODD_TEXTS + ODD_REFERENCES)
+SPACE = st.sampled_from([""] * 120 + ["\n  ", "\t", "\r\n", "\u00a0", "x", "<!-- x -->"])
+GAPLESS = st.sampled_from([""] * 60 + ["/", ' xsi:nil="true"/', ' xsi:nil="true" /', ' xsi:nil="false"/', ' nil="true"/', " /"])
+
+
+def mostly(usual: str, odd: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.integers(0, 39).flatmap(lambda chance: odd if chance == 39 else st.just(usual))
+
+
+@st.composite
+def parts(draw: st.DrawFn, tag: str, text: st.SearchStrategy[str]) -> str:
+    form = draw(GAPLESS)
+    return (f"<{tag}{form}>" if "/" in form else f"<{tag}>{draw(text)}</{tag}>") + draw(SPACE)
+
+
+@st.composite
+def records(draw: st.DrawFn) -> str:
+    """A record as the protocol has it, or with anything changed in it."""
+
+    def in_any_order(inside: list[str]) -> str:
+        return "".join(draw(st.permutations(inside)) if draw(st.integers(0, 39)) == 39 else inside)
+
+    def attribute() -> str:
+        inside = [
+            draw(parts("attrName", mostly("A", TEXT))),
+            draw(parts("attrType", mostly("string", TEXT))),
+            draw(parts("attrValue", TEXT)),
+        ]
+        return f"<attribute>{draw(SPACE)}{in_any_order(inside)}</attribute>{draw(SPACE)}"
+
+    attributes = "".join(attribute() for _ in range(draw(st.integers(0, 3))))
+    lists = f"<leadAttributeList>{draw(SPACE)}{attributes}</leadAttributeList>"
+    lead_id = draw(mostly("7", st.sampled_from(["01", " 1\n", "9" * 18, "9" * 19, "", "٣", "+1", "1&#49;"])))
+    foreign = st.sampled_from(
+        ['<ForeignSysPersonId xsi:nil="true" />', '<ForeignSysType xsi:nil="true"/>', "<ForeignSysType>x</ForeignSysType>"]
+    )
+    inside = [f"<Id>{lead_id}</Id>", draw(SPACE), draw(parts("Email", TEXT)), draw(mostly("", foreign))]
+    inside += [draw(mostly(lists, st.sampled_from([lists * 2, "", '<leadAttributeList xsi:nil="true"/>']))), draw(SPACE)]
+    return f"<leadRecord>{in_any_order(inside)}</leadRecord>{draw(SPACE)}"
+
+
+def outcome(document: bytes, size: int) -> Page | str:
+    parser = ReplyParser("e", None)
+    head, start, rest = document.partition(b"<leadRecordList>")
+    try:
+        for piece in (head + start, *(rest[at : at + size] for at in range(0, len(rest), size))):
+            parser.feed(piece)
+        return parser.finish()
+    except Fault as fault:
+        return fault.code
+
+
+def both_ways(inside: str, count: int, encoding: str = "utf-8", size: int = 16 * 1024) -> tuple[Page | str, Page | str]:
+    """What the page comes to, and what it comes to where the XML parser reads all of it."""
+    text = f'<?xml version="1.0" encoding="{encoding}"?>' + page(inside, count).decode()
+    by_xml = text.replace("<leadRecordList>", "<leadRecordList><!-- nothing behind this is plain -->")
+    return outcome(text.encode(encoding, "replace"), size), outcome(by_xml.encode(encoding, "replace"), size)
+
+
+@pytest.mark.parametrize("text", GOOD_TEXTS + ODD_TEXTS + ODD_REFERENCES)
+def test_no_text_is_read_otherwise_than_by_the_xml_parser(text: str) -> None:
+    form = "<leadRecord><Id>{}</Id><Email>{}</Email><leadAttributeList>{}</leadAttributeList></leadRecord>".format
+    for inside in (
+        form(1, text, ""),
+        form(1, "", text),
+        form(text, "", ""),
+        form(1, "x", attribute(f"<attrValue>{text}</attrValue>")),
+        form(1, "x", attribute("<attrValue>1</attrValue>").replace(">A<", f">{text}<")),
+        form(1, "x", attribute("<attrValue>1</attrValue>").replace(">string<", f">{text}<")),
+        form(1, "x", attribute("<attrValue>1</attrValue>")) + text + form(2, "", ""),
+    ):
+        as_read, by_xml = both_ways(inside, inside.count("<leadRecord>"))
+        assert as_read == by_xml
+
+
+@pytest.mark.parametrize("lead_id", ["01", " 1\n", "9" * 18, str(2**63 - 1), str(2**63), "9" * 19, "", "٣", "+1", "-1", "1&#49;"])
+def test_no_id_is_read_otherwise_than_by_the_xml_parser(lead_id: str) -> None:
+    as_read, by_xml = both_ways(record("", lead_id), 1)
+    assert as_read == by_xml
+
+
+@pytest.mark.parametrize(
+    "gap", ["/", " /", ' xsi:nil="true"/', ' xsi:nil="true" /', ' xsi:nil="false"/', ' nil="true"/', ' e:nil="true"/', ' x:nil="true"/']
+)
+@pytest.mark.parametrize("tag", ["attrValue", "Email", "ForeignSysType", "leadAttributeList", "Id"])
+def test_no_gap_is_read_otherwise_than_by_the_xml_parser(tag: str, gap: str) -> None:
+    inside = f"<{tag}{gap}>"
+    lead = record(attribute(inside)) if tag == "attrValue" else f"<leadRecord><Id>1</Id>{inside}</leadRecord>"
+    as_read, by_xml = both_ways(lead, 1)
+    assert as_read == by_xml
+
+
+@settings(max_examples=500)
+@given(st.lists(records(), min_size=1, max_size=3), st.integers(1, 700), st.sampled_from(["utf-8"] * 8 + ["latin-1", "utf-16"]))
+def test_plain_records_are_read_as_the_xml_parser_reads_them(inside: list[str], size: int, encoding: str) -> None:
+    as_read, by_xml = both_ways("".join(inside), len(inside), encoding, size)
+    assert as_read == by_xml
+
+
+@pytest.mark.parametrize(
+    ("declaration", "plain"),
+    [
+        (b"", True),
+        (b"\xef\xbb\xbf", True),
+        (b'<?xml version="1.0"?>', True),
+        (b"<?xml version='1.0' encoding='utf-8' standalone='yes' ?>", True),
+        (b'<?xml version="1.0" encoding="iso-8859-1"?>', False),
+        (b'<?xml version="1.0"' + b" " * 200 + b'encoding="iso-8859-1"?>', False),
+        (b'<?xml version="1.0" encoding="us-ascii"?>', False),
+    ],
+)
+@pytest.mark.parametrize("size", [1000, 40])
+def test_only_utf_8_is_read_as_it_is(declaration: bytes, plain: bool, size: int) -> None:
+    parser = ReplyParser("e", None)
+    head, start, rest = (declaration + page(record(attribute("<attrValue>Ã©</attrValue>")))).partition(b"<leadRecordList>")
+    for at in range(0, len(head), size):
+        parser.feed(head[at : at + size])
+    parser.feed(start)
+    assert parser._plain == plain
+    if b"ascii" not in declaration:
+        parser.feed(rest)
+        (lead,), _, _ = parser.finish()
+        assert lead.attributes[0][2] == "Ã©".encode().decode("iso-8859-1" if not plain else "utf-8")
+
+
+def test_the_documented_form_is_plain() -> None:
+    records = REPLY[REPLY.index(b"<leadRecord>") : REPLY.index(b"</leadRecordList>")]
+    assert [lead for lead, _ in plain_records(records)] == parse(REPLY)[0][0]

@@ -10,9 +10,10 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from syncd.core.brake import BrakeKind
 from syncd.core.clock import Clock
 from syncd.core.observe import Service
-from syncd.core.quota import Api
+from syncd.core.quota import Api, CallLedger
 from syncd.core.settings import Limits, Network, Rest, Secret, Soap
 from syncd.marketo.limiter import Limiter
 from syncd.marketo.session import Session
@@ -46,11 +47,23 @@ class Observed:
     """Remembers what the session reported."""
 
     exchanges: list[tuple[Service, str, str]] = field(default_factory=list)
+    skews: list[float] = field(default_factory=list)
+    shares: dict[str, Callable[[], float]] = field(default_factory=dict)
+    pauses: dict[str, Callable[[], bool]] = field(default_factory=dict)
 
     def exchange(self, instance: str, service: Service, endpoint: str, code: str, seconds: float) -> None:
         assert instance == "acme"
         assert seconds >= 0
         self.exchanges.append((service, endpoint, code))
+
+    def clock_skew(self, instance: str, seconds: float) -> None:
+        self.skews.append(seconds)
+
+    def brake(self, instance: str, kind: BrakeKind, share: Callable[[], float]) -> None:
+        self.shares[kind] = share
+
+    def paused(self, instance: str, api: Api, paused: Callable[[], bool]) -> None:
+        self.pauses[api] = paused
 
 
 @dataclass
@@ -100,6 +113,10 @@ async def serving() -> AsyncIterator[Wire]:
         yield wire
 
 
+def limiter_of(limits: Limits, clock: Clock, ledger: CallLedger | None = None, observed: Observed | None = None) -> Limiter:
+    return Limiter("acme", limits, clock, ledger or MemoryLedger(), observed or Observed())
+
+
 @asynccontextmanager
 async def opened(
     observed: Observed | None = None,
@@ -109,9 +126,10 @@ async def opened(
     may_call: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Session]:
     clock = clock or WallClock()
-    limiter = Limiter(limits, clock, MemoryLedger())
+    observed = observed or Observed()
+    limiter = limiter_of(limits, clock, observed=observed)
     network = network or Network(timeout=timedelta(seconds=10))
-    async with Session("acme", network, limiter, clock, observed or Observed(), may_call) as session:
+    async with Session("acme", network, limiter, clock, observed, may_call) as session:
         yield session
 
 

@@ -1,9 +1,10 @@
 """Pulls and windows: what is planned is walked once, from where it stopped."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
-from syncd.core.windows import Window, halves, plan
-from syncd.store import cursors
+from syncd.core.windows import Around, Window, halves, plan
+from syncd.store import backfills, cursors
 from syncd.store.cursors import OpenWindow, PullState
 from syncd.store.leases import Lease, Pool
 from tests.store.outgoing import table
@@ -46,7 +47,7 @@ async def test_a_pull_that_is_new_is_planned_from_its_beginning(lease: Lease) ->
 async def test_windows_are_taken_oldest_first_and_by_one_stream_each(lease: Lease) -> None:
     windows = await planned(lease)
     assert [window.window for window in windows] == WINDOWS
-    assert await state(lease.pool) == PullState("running", UNTIL, NOW, None)
+    assert await state(lease.pool) == PullState("running", UNTIL, NOW, None, unfinished=True)
 
 
 async def test_the_same_pull_goes_on_after_a_restart(lease: Lease) -> None:
@@ -56,12 +57,12 @@ async def test_the_same_pull_goes_on_after_a_restart(lease: Lease) -> None:
     assert (await state(lease.pool)).planned_until == UNTIL
 
 
-async def test_a_pull_that_asks_for_something_else_begins_again(lease: Lease) -> None:
+async def test_a_pull_of_another_kind_begins_again(lease: Lease) -> None:
     first, second, _ = await planned(lease)
     async with lease.transaction() as connection:
         await cursors.finish(connection, first.id, 1, 1, NOW)
         await cursors.block(connection, "acme", "people", second.id, NOW, "why")
-    assert await register(lease, "two", SINCE + timedelta(days=1))
+    assert await register(lease, "soap updated_since=", SINCE + timedelta(days=1))
     assert await state(lease.pool) == PullState("running", SINCE + timedelta(days=1), None, None)
     rows = await table(lease.pool, "SELECT state, finished_at FROM syncd.pull_window ORDER BY starts_at")
     assert rows == [("done", NOW), ("abandoned", NOW), ("abandoned", NOW)]
@@ -73,7 +74,7 @@ async def test_a_position_moves_once_and_the_loser_is_told(lease: Lease) -> None
         assert await cursors.advance(connection, window.id, None, "p1", 300, 500) == window.id
         assert await cursors.advance(connection, window.id, None, "p1", 300, 500) is None
         assert await cursors.advance(connection, window.id, "p1", "p2", 400, 500) == window.id
-    assert (await open_windows(lease.pool))[0] == OpenWindow(window.id, WINDOWS[0], "p2", 400, 500, 1)
+    assert (await open_windows(lease.pool))[0] == OpenWindow(window.id, WINDOWS[0], "p2", 400, 500, 1, NOW)
 
 
 async def test_a_window_is_walked_again_from_its_beginning(lease: Lease) -> None:
@@ -81,7 +82,7 @@ async def test_a_window_is_walked_again_from_its_beginning(lease: Lease) -> None
     async with lease.transaction() as connection:
         await cursors.advance(connection, window.id, None, "p1", 300, 500)
         assert await cursors.walk_again(connection, window.id, "fewer came") == window.id
-    assert (await open_windows(lease.pool))[0] == OpenWindow(window.id, WINDOWS[0], None, 0, None, 2)
+    assert (await open_windows(lease.pool))[0] == OpenWindow(window.id, WINDOWS[0], None, 0, None, 2, NOW)
 
 
 async def test_a_refused_position_restarts_the_window_and_is_counted(lease: Lease) -> None:
@@ -96,11 +97,13 @@ async def test_a_refused_position_restarts_the_window_and_is_counted(lease: Leas
 
 async def test_a_split_window_goes_on_in_its_parts(lease: Lease) -> None:
     window = (await planned(lease))[0]
-    parts = halves(window.window)
+    parts = halves(WINDOWS[0])
     assert parts is not None
     async with lease.transaction() as connection:
-        assert await cursors.split(connection, window.id, parts, NOW) == window.id
+        assert await cursors.split(connection, window.id, parts, NOW, 5000) == window.id
         assert await cursors.split(connection, window.id, parts, NOW) is None
+        around = await cursors.around(connection, "acme", "people", window.id + 1, [])
+    assert around == Around(waiting=4, typical=None, parent=5000, depth=1)
     assert [window.window for window in await open_windows(lease.pool)] == [*parts, *WINDOWS[1:]]
 
 
@@ -109,11 +112,11 @@ async def test_a_blocked_pull_offers_no_blocked_window_until_it_is_tried_again(l
     async with lease.transaction() as connection:
         await cursors.block(connection, "acme", "people", one.id, NOW, "20014")
         await cursors.block(connection, "acme", "people", two.id, NOW + timedelta(hours=1), "20014")
-    assert await state(lease.pool) == PullState("blocked", UNTIL, NOW, NOW)
+    assert await state(lease.pool) == PullState("blocked", UNTIL, NOW, NOW, unfinished=True)
     assert await open_windows(lease.pool) == [three]
     async with lease.transaction() as connection:
         await cursors.unblock(connection, "acme", "people")
-    assert await state(lease.pool) == PullState("running", UNTIL, NOW, None)
+    assert await state(lease.pool) == PullState("running", UNTIL, NOW, None, unfinished=True)
     assert await open_windows(lease.pool) == [one, two, three]
 
 
@@ -152,3 +155,80 @@ async def test_a_window_that_meets_a_fault_after_an_operator_paused_its_pull_is_
         await cursors.block(connection, "acme", "people", first.id, NOW, "no rights")
     await lease.pool.execute("UPDATE syncd.pull SET state = 'running'")
     assert first.id in [window.id for window in await open_windows(lease.pool)]
+
+
+async def test_a_pull_that_asks_for_other_fields_goes_on_with_the_news_and_backfills(lease: Lease) -> None:
+    await register(lease, "soap updated_since=a fields=b")
+    async with lease.transaction() as connection:
+        await cursors.plan(connection, "acme", "people", "soap", WINDOWS, UNTIL, NOW)
+    assert await register(lease, "soap updated_since=a fields=c", SINCE - timedelta(days=1))
+    assert await register(lease, "soap updated_since=a fields=d", SINCE - timedelta(days=2))
+    found = await state(lease.pool)
+    assert (found.planned_until, found.planned_at, found.unfinished) == (UNTIL, NOW, False)
+    assert found.backfill_since == SINCE - timedelta(days=2)
+    backfills = await table(lease.pool, "SELECT since, planned_at, finished_at FROM syncd.backfill ORDER BY id")
+    assert backfills == [(SINCE - timedelta(days=1), NOW, NOW), (SINCE - timedelta(days=2), None, None)]
+
+
+async def test_a_backfill_comes_after_the_news_and_is_done_with_its_last_window(lease: Lease) -> None:
+    await planned(lease)
+    async with lease.transaction() as connection:
+        backfill = await backfills.order(connection, "acme", "people", None, "by hand")
+        assert await backfills.order(connection, "acme", "people", SINCE, "by hand") == backfill, "one order is enough"
+        early = [Window(SINCE - timedelta(days=2), SINCE - timedelta(days=1)), Window(SINCE - timedelta(days=1), SINCE)]
+        await cursors.plan_backfill(connection, "acme", "people", "soap", early, backfill, NOW)
+    assert [window.window for window in await open_windows(lease.pool)] == [*WINDOWS, *early]
+    for left, window in enumerate(reversed((await open_windows(lease.pool))[3:])):
+        progress = await backfills.progress(lease.pool, backfill)
+        assert progress is not None
+        assert (progress.windows, progress.done, progress.leads, progress.finished_at) == (2, left, left, None)
+        async with lease.transaction() as connection:
+            await cursors.finish(connection, window.id, 1, 1, NOW)
+    progress = await backfills.progress(lease.pool, backfill)
+    assert progress is not None
+    assert progress.finished_at == NOW
+
+
+async def test_the_last_two_windows_of_a_backfill_finished_at_once_finish_it(lease: Lease) -> None:
+    await register(lease)
+    async with lease.transaction() as connection:
+        backfill = await backfills.order(connection, "acme", "people", None, "by hand")
+        await cursors.plan_backfill(connection, "acme", "people", "soap", WINDOWS[:2], backfill, NOW)
+    one, two = await open_windows(lease.pool)
+    async with lease.transaction() as connection:
+        await cursors.finish(connection, one.id, 1, 1, NOW)
+
+        async def finish_the_other() -> None:
+            async with lease.transaction() as other:
+                await cursors.finish(other, two.id, 1, 1, NOW)
+
+        other = asyncio.ensure_future(finish_the_other())
+        while not await lease.pool.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+            await asyncio.sleep(0)
+    await other
+    assert await lease.pool.fetchval("SELECT finished_at FROM syncd.backfill") == NOW
+
+
+async def test_keys_are_walked_group_by_group_and_forgotten_when_done(lease: Lease) -> None:
+    async with lease.transaction() as connection:
+        await cursors.register(connection, "acme", "people", "soap keys=EMAIL", None, NOW)
+        await cursors.plan_keys(connection, "acme", "people", "soap", [["a@x", "b,{}"], ["c"]], NOW, None)
+    one, two = await open_windows(lease.pool)
+    assert (one.window, one.keys, two.keys) == (None, ["a@x", "b,{}"], ["c"])
+    async with lease.transaction() as connection:
+        assert await cursors.split_keys(connection, one, (["a@x"], ["b,{}"])) == one.id
+    assert [window.keys for window in await open_windows(lease.pool)] == [["c"], ["a@x"], ["b,{}"]]
+    assert (await state(lease.pool)).planned_until is None
+    for window in await open_windows(lease.pool):
+        async with lease.transaction() as connection:
+            await cursors.finish(connection, window.id, 1, 1, NOW + timedelta(hours=1))
+    assert await state(lease.pool) == PullState("running", NOW, NOW, None)
+    assert await lease.pool.fetchval("SELECT count(keys) FROM syncd.pull_window") == 0
+    async with lease.transaction() as connection:
+        backfill = await backfills.order(connection, "acme", "people", None, "by hand")
+        await cursors.plan_keys(connection, "acme", "people", "soap", [], NOW + timedelta(hours=1), backfill)
+    assert await state(lease.pool) == PullState("running", NOW + timedelta(hours=1), NOW + timedelta(hours=1), None)
+    assert await lease.pool.fetchval("SELECT finished_at FROM syncd.backfill") is not None
+    async with lease.transaction() as connection:
+        await cursors.plan_list(connection, "acme", "people", "soap", NOW + timedelta(hours=2), None)
+    assert await lease.pool.fetchval("SELECT count(*) FROM syncd.pull_window") == 1

@@ -12,12 +12,19 @@ import pytest
 from syncd.core.mirror import Dictionary, MirrorRow, mirror_row
 from syncd.core.values import LeadRecord
 from syncd.store import leads
-from syncd.store.leads import Upserted
+from syncd.store.leads import Asker, Upserted
 from syncd.store.leases import Connection, Pool
 from tests.store.outgoing import table
 
 T = [datetime(2026, 3, 2, 12, tzinfo=UTC) + timedelta(minutes=minute) for minute in range(10)]
 OWNED = ("f", "g")
+PULLS = {"one": ["f"], "two": ["g"], "all": None}
+
+
+@pytest.fixture(autouse=True)
+async def _history(pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        await leads.ensure_history(connection, "acme", T[0].date())
 
 
 def lead(lead_id: int, email: str | None = "a@x", **fields: tuple[str, str] | str) -> MirrorRow:
@@ -26,9 +33,17 @@ def lead(lead_id: int, email: str | None = "a@x", **fields: tuple[str, str] | st
 
 
 async def upsert(
-    connection: Connection | Pool, rows: Sequence[MirrorRow], asked: datetime, pull: str = "people", owned: Sequence[str] | None = OWNED
+    connection: Connection | Pool,
+    rows: Sequence[MirrorRow],
+    asked: datetime,
+    pull: str = "people",
+    owned: Sequence[str] | None = OWNED,
+    kept: Sequence[bool] | None = None,
+    **more: Any,
 ) -> Upserted:
-    return await leads.upsert(connection, "acme", pull, rows, owned, asked, asked + timedelta(seconds=1))  # type: ignore[arg-type]
+    others = {name: fields for name, fields in PULLS.items() if name != pull}
+    asker = Asker(pull, **{"question": "123abc", "owned": owned, "others": others, **more})
+    return await leads.upsert(connection, "acme", asker, rows, asked, asked + timedelta(seconds=1), kept)  # type: ignore[arg-type]
 
 
 async def mirror(pool: Pool, lead_id: int = 1) -> dict[str, Any]:
@@ -69,7 +84,9 @@ async def test_a_mirror_that_was_never_analyzed_is_probed_by_its_key(pool: Pool)
     """A plan that walks the whole mirror for each page makes the first pull quadratic."""
     await upsert(pool, [lead(number) for number in range(3000)], T[0])
     page = list(range(300)), ["a@x"] * 300, ["{}"] * 300, ["{}"] * 300, ["digest"] * 300
-    plan = await pool.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {leads.UPSERT}", "acme", *page, "people", None, T[1], T[1])
+    plan = await pool.fetchval(
+        f"EXPLAIN (ANALYZE, FORMAT JSON) {leads.UPSERT}", "acme", *page, "people", None, T[1], T[1], None, "{}", True
+    )
     walked: list[float] = []
 
     def visit(node: dict[str, Any]) -> None:
@@ -79,7 +96,7 @@ async def test_a_mirror_that_was_never_analyzed_is_probed_by_its_key(pool: Pool)
             visit(child)
 
     visit(json.loads(plan)[0]["Plan"])
-    assert walked == [1]
+    assert walked == [1, 1]  # by the anti-join, and by the lock that history needs
 
 
 async def test_an_older_answer_never_overwrites_a_newer_one(pool: Pool) -> None:
@@ -170,3 +187,126 @@ async def test_two_writers_of_the_same_leads_in_other_orders_do_not_deadlock(dat
     await one.close()
     await two.close()
     assert await pool.fetchval("SELECT count(*) FROM syncd.lead") == 400
+
+
+async def history(pool: Pool) -> list[Any]:
+    return await table(pool, "SELECT lead_id, pull, field, old, new FROM syncd.lead_history ORDER BY seen_at, lead_id, field")
+
+
+async def test_each_change_of_a_field_becomes_a_line_of_history(pool: Pool) -> None:
+    await upsert(pool, [lead(1, f="a", n=("integer", "1")), lead(2, f="b")], T[0], owned=["f", "g", "n"])
+    assert await history(pool) == []  # first_seen_at tells that
+    await upsert(pool, [lead(1, g="new", n=("integer", "many")), lead(2, email="b@x", f="b")], T[1], owned=["f", "g", "n"])
+    assert await history(pool) == [
+        (1, "people", "f", '"a"', None),
+        (1, "people", "g", None, '"new"'),
+        (1, "people", "n", "1", '"many"'),
+        (2, "people", "email", '"a@x"', '"b@x"'),
+    ]
+
+
+async def test_what_was_never_asked_for_before_is_no_change(pool: Pool) -> None:
+    await upsert(pool, [lead(1, f="a")], T[0], "one", ["f"])
+    await upsert(pool, [lead(1, g="b")], T[1], "two", ["g"])
+    await upsert(pool, [lead(1, f="a", h="c")], T[2], "one", ["f", "h"], question="456def")
+    assert await history(pool) == []
+    await upsert(pool, [lead(1, f="b")], T[3], "one", ["f", "h"], question="456def")
+    assert await history(pool) == [(1, "one", "f", '"a"', '"b"'), (1, "one", "h", '"c"', None)]
+
+
+async def test_a_change_that_another_pull_has_seen_already_is_told_once(pool: Pool) -> None:
+    for minute, value in ((0, "a"), (2, "b")):
+        for turn, pull in enumerate(("one", "two")):
+            await upsert(pool, [lead(1, f=value)], T[minute + turn], pull, ["f"])
+    assert await history(pool) == [(1, "one", "f", '"a"', '"b"')]
+
+
+async def test_history_can_be_off(pool: Pool) -> None:
+    for minute, value in enumerate("ab"):
+        await upsert(pool, [lead(1, f=value)], T[minute], history=False)
+    assert await history(pool) == []
+
+
+async def test_a_pull_of_all_fields_and_one_of_a_few_come_to_rest(pool: Pool) -> None:
+    """The second answers of an unmoved world write nothing, whichever came first."""
+    for first, then in (("one", "all"), ("all", "one")):
+        await pool.execute("TRUNCATE syncd.lead")
+        for minute in range(4):
+            if minute == 2:
+                before = await versions(pool)
+            name = (first, then)[minute % 2]
+            fields = {"f": "a"} if name == "one" else {"f": "a", "g": "b"}
+            await upsert(pool, [lead(1, **fields)], T[minute], name, PULLS[name])
+        assert await versions(pool) == before
+    assert await history(pool) == []
+
+
+async def test_what_a_pull_does_not_keep_is_dropped_unless_it_has_kept_it_before(pool: Pool) -> None:
+    rows = [lead(1, f="here"), lead(2, f="there")]
+    assert await upsert(pool, rows, T[0], kept=[True, False]) == Upserted(1, 0, dropped=1)
+    moved = [lead(1, f="there"), lead(2, f="elsewhere")]
+    assert await upsert(pool, moved, T[1], kept=[False, False]) == Upserted(0, 1, dropped=1)
+    assert await mirror(pool) == {"f": "there"}
+    assert await upsert(pool, [lead(2, f="here")], T[2], "one", ["f"]) == Upserted(1, 0)
+    assert await upsert(pool, moved, T[3], kept=[False, False]) == Upserted(0, 0, dropped=1), "another pull's leads are none of ours"
+
+
+async def test_an_older_answer_writes_no_history(pool: Pool) -> None:
+    await upsert(pool, [lead(1, f="a")], T[0])
+    await upsert(pool, [lead(1, f="c")], T[3])
+    async with pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        assert (await upsert(connection, [lead(1, f="b")], T[2])).refused == 1
+        await transaction.rollback()  # as a flow does, which then asks anew
+    assert await history(pool) == [(1, "people", "f", '"a"', '"c"')]
+
+
+async def test_two_pulls_of_one_change_at_once_write_one_line(database: str, pool: Pool) -> None:
+    for pull in ("one", "two"):
+        await upsert(pool, [lead(1, f="a")], T[0], pull, ["f"])
+    one, two = await asyncpg.connect(database), await asyncpg.connect(database)
+    transaction = one.transaction()
+    await transaction.start()
+    await upsert(one, [lead(1, f="b")], T[1], "one", ["f"])
+    waiting = asyncio.ensure_future(upsert(two, [lead(1, f="b")], T[1], "two", ["f"]))
+    while not await pool.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+        await asyncio.sleep(0)
+    await transaction.commit()
+    await waiting
+    assert await history(pool) == [(1, "one", "f", '"a"', '"b"')]
+    await one.close()
+    await two.close()
+
+
+async def test_history_goes_by_days_and_by_instances(pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        for instance in ("acme", "acme_2", "i_acme"):
+            for days in range(-3, 1):
+                for _ in range(2):
+                    await leads.ensure_history(connection, instance, (T[0] + timedelta(days=days)).date())
+        await upsert(connection, [lead(1, f="a")], T[0] - timedelta(days=3))
+        await upsert(connection, [lead(1, f="b")], T[1] - timedelta(days=2))
+        await upsert(connection, [lead(1, f="c")], T[2])
+        assert await leads.drop_history(connection, "acme", (T[0] - timedelta(days=1)).date()) == 2
+        assert await leads.drop_history(connection, "never", T[0].date()) == 0
+        assert await history(pool) == [(1, "people", "f", '"b"', '"c"')]
+        left = await table(pool, "SELECT relname FROM pg_class WHERE relname LIKE 'lead_history_d%' AND relkind = 'r' ORDER BY 1")
+    names = [f"lead_history_d202602{day}_{name}" for day in ("27", "28") for name in ("acme_2", "i_acme")]
+    assert [name for (name,) in left] == sorted(
+        [*names, *(f"lead_history_d202603{d}_{n}" for d in ("01", "02") for n in ("acme", "acme_2", "i_acme"))]
+    )
+
+
+async def test_a_value_is_news_to_whoever_looks_first_when_another_pull_knew_of_none(pool: Pool) -> None:
+    for minute, (pull, value) in enumerate([("one", "a"), ("one", None), ("two", "b"), ("one", "c")]):
+        row = lead(1) if value is None else lead(1, f=value)
+        await upsert(pool, [row], T[minute], pull, ["f"], others={"two" if pull == "one" else "one": ["f"]}, question=pull * 2)
+    assert [line[3:] for line in await history(pool)] == [('"a"', None), (None, '"b"'), ('"b"', '"c"')]
+
+
+async def test_every_pull_knows_of_the_address(pool: Pool) -> None:
+    await upsert(pool, [lead(1, "a@x")], T[0], "one", ["f"])
+    await upsert(pool, [lead(1, None)], T[1], "one", ["f"])
+    await upsert(pool, [lead(1, "b@x")], T[2], "two", ["g"])
+    assert [line[2:] for line in await history(pool)] == [("email", '"a@x"', None), ("email", None, '"b@x"')]

@@ -7,7 +7,7 @@ from syncd.core.windows import Window
 from syncd.store import cursors, status
 from syncd.store.leases import Lease, Pool
 from syncd.store.status import PullStatus
-from syncd.store.usage import Ledger
+from syncd.store.usage import ApiUser, Ledger, remember_users
 from tests.store.outgoing import NOW, apply, enqueue, under_way
 
 HOUR = timedelta(hours=1)
@@ -19,6 +19,8 @@ async def test_an_empty_database_has_no_instances(pool: Pool) -> None:
 
 async def test_the_snapshot_shows_both_directions(pool: Pool, lease: Lease) -> None:
     await Ledger("acme", pool).reserve("rest", quota_day(NOW), 5, 10)
+    async with lease.transaction() as connection:
+        await remember_users(connection, "acme", quota_day(NOW), {"crm@example.com": 70}, NOW)
     async with lease.transaction() as connection:
         await cursors.register(connection, "acme", "people", "s", NOW - 3 * HOUR, NOW)
         windows = [Window(NOW - 3 * HOUR, NOW - 2 * HOUR), Window(NOW - 2 * HOUR, NOW)]
@@ -35,6 +37,8 @@ async def test_the_snapshot_shows_both_directions(pool: Pool, lease: Lease) -> N
     (acme,) = await status.read(pool, NOW)
     assert (acme.name, acme.leads) == ("acme", 0)
     assert acme.calls_today["rest"] == 5
+    assert acme.api_users == [ApiUser("crm@example.com", 70, NOW)]
+    assert "crm@example.com" not in str(status.as_json([acme]))
     assert acme.pulls == [PullStatus("people", "running", None, NOW - 2 * HOUR, 1, 1, 40, 70)]
     (contacts, others) = acme.pushes
     assert (contacts.name, contacts.state, others.name) == ("contacts", "running", "others")

@@ -1,12 +1,13 @@
-"""The ledger of calls: never above the day's limit, however many ask at once."""
+"""The ledger of calls: never above the day's limit, however many ask at once; and what API users spend."""
 
 import asyncio
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
-from syncd.store.leases import Pool
-from syncd.store.usage import Ledger
+from syncd.store.leases import Lease, Pool
+from syncd.store.usage import ApiUser, Ledger, remember_users, users_of
 
 DAY = date(2026, 3, 8)
+NOON = datetime(2026, 3, 8, 17, tzinfo=UTC)
 
 
 async def test_reservations_at_once_never_pass_the_limit_over_both_apis(pool: Pool) -> None:
@@ -36,3 +37,21 @@ async def test_days_and_instances_have_ledgers_of_their_own(pool: Pool) -> None:
     assert await Ledger("acme", pool).reserve("rest", DAY, 10, 10) == 10
     assert await Ledger("other", pool).reserve("rest", DAY, 10, 10) == 10
     assert await Ledger("acme", pool).reserve("rest", date(2026, 3, 9), 10, 10) == 10
+
+
+async def test_what_api_users_spend_is_replaced_by_what_is_told_later(lease: Lease, pool: Pool) -> None:
+    first, second = NOON, NOON + timedelta(minutes=10)
+    async with lease.transaction() as connection:
+        await remember_users(connection, "acme", DAY, {"crm": 5, "web": 9}, first)
+        await remember_users(connection, "acme", DAY, {"crm": 12}, second)
+        await remember_users(connection, "other", DAY, {"crm": 1}, first)
+    assert await users_of(pool, "acme", DAY) == [ApiUser("crm", 12, second), ApiUser("web", 9, first)]
+
+
+async def test_days_before_the_last_eight_are_forgotten(lease: Lease, pool: Pool) -> None:
+    days = [DAY + timedelta(days=days) for days in (0, 1, 9)]
+    async with lease.transaction() as connection:
+        for day in days:
+            await remember_users(connection, "acme", day, {"crm": 5}, NOON)
+        await remember_users(connection, "acme", days[-1], {}, NOON)
+    assert [len(await users_of(pool, "acme", day)) for day in days] == [0, 1, 1]

@@ -1,0 +1,251 @@
+"""`syncd backfill`: what pulling once more costs, the order for the daemon, and how far it is."""
+
+import asyncio
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from syncd.cli.failures import FAILED, USAGE, Refused
+from syncd.cli.opening import open_database, running_dsn
+from syncd.cli.render import ALIVE, moment, printable, span
+from syncd.config import values
+from syncd.core.cost import Cost, cost
+from syncd.core.settings import Database, Instance, Keys, Limits, Pull, StaticList
+from syncd.core.windows import plan
+from syncd.flows.plan import KEYS_PER_CALL
+from syncd.store import backfills, cursors, leases, schema, status
+from syncd.store.backfills import Progress
+from syncd.store.leases import Pool
+from syncd.store.pool import create_pool
+
+LOOK_EVERY = 1.0  # seconds, real
+TELL_EVERY = 5.0  # seconds, real: in a pipe
+REASON = "asked for by hand"
+RATE_OVER = 30  # looks
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a backfill would do. `windows` is 0 where nothing has been pulled yet that could be pulled again; `under_way` is one,
+    not finished, that brings all that is asked for. The leads are the mirror's: what the pull's `where` keeps out is not counted."""
+
+    price: Cost
+    windows: int
+    under_way: int | None = None
+
+
+def since_of(pull: Pull, text: str, now: datetime) -> datetime:
+    """The value of --since. Raises Refused."""
+    if pull.since is None:
+        what = "list" if isinstance(pull.select, StaticList) else "keys"
+        raise Refused(f"syncd backfill: --since is not for the pull {pull.name}: its {what} can only be walked whole", USAGE)
+    try:
+        since = values.moment(text)
+    except values.NotAllowed as error:
+        raise Refused(f"syncd backfill: --since {text} is not allowed; {error}", USAGE) from None
+    if since > now:
+        raise Refused(f"syncd backfill: --since is in the future ({moment(since)})", USAGE)
+    return since
+
+
+async def propose(database: Database, instance: Instance, pull: Pull, since: datetime | None) -> Proposal:
+    """What pulling once more would cost. Raises Refused, DatabaseUnavailable, SchemaMismatch."""
+    async with _pool(database) as pool:
+        if await status.pull(pool, instance.name, pull.name) is None:
+            raise Refused(f"syncd backfill: no daemon has begun the pull {pull.name} yet; start syncd run with this configuration")
+        until = (await cursors.state(pool, instance.name, pull.name)).planned_until
+        windows = _windows(pull, since, until)
+        known = await backfills.known_leads(pool, instance.name, pull.name)
+        price = cost(known, windows, pull.batch_size, pull.streams, instance.limits)
+        asked = since or pull.since
+        there = await status.unfinished_backfills(pool, instance.name, pull.name)
+        covering = (each.id for each in there if each.since is None or (asked is not None and each.since <= asked))
+        return Proposal(price, windows, next(covering, None))
+
+
+def _windows(pull: Pull, since: datetime | None, until: datetime | None) -> int:
+    match pull.select:
+        case StaticList():
+            return 1
+        case Keys():
+            return math.ceil(_count(pull.select) / KEYS_PER_CALL)
+    assert until is not None, "a pull by update time knows where it begins"
+    earliest = pull.select.since
+    return sum(1 for _ in plan(max(earliest, since or earliest), until, pull.window))
+
+
+def _count(keys: Keys) -> int:
+    if keys.file is None:
+        return len(keys.values)
+    try:
+        with keys.file.open("rb") as lines:
+            return sum(1 for line in lines if line.strip())
+    except OSError as error:
+        raise Refused(f"{keys.file}: {error.strerror}") from None
+
+
+def costs(pull: Pull, proposal: Proposal, limits: Limits) -> str:
+    """The line that says what it costs."""
+    price = proposal.price
+    minutes = math.ceil(price.time.total_seconds() / 60)
+    time_needed = f"about {minutes:,} min" if price.days == 1 else f"about {price.days:,} days, by the day's quota"
+    dropped = ", and those that its `where` keeps out" if pull.where else ""
+    share = f"{100 * price.share_of_day:.1f} % of the day's {limits.daily_calls:,}"
+    return (
+        f"{pull.name}: {price.leads:,} leads at most{dropped}, in {_many(proposal.windows, 'window')}: "
+        f"about {_many(price.calls, 'call')} ({share}), {time_needed}"
+    )
+
+
+def approved(pull: Pull, proposal: Proposal, limits: Limits, yes: bool) -> bool:
+    """Say what it costs, and whether it is wanted: by `yes`, or by whoever sits at the terminal. Raises Refused without either."""
+    if proposal.windows == 0:
+        say(f"{pull.name}: nothing to pull again: it has not come to that yet, and will anyway")
+        return False
+    say(costs(pull, proposal, limits))
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise Refused("syncd backfill: nobody to ask: not on a terminal; give --yes to order it", USAGE)
+    try:
+        wanted = input("Order it? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # Ctrl-D leaves the line open
+        say("")
+        wanted = False
+    if not wanted:
+        say("not ordered")
+    return wanted
+
+
+async def carry_out(database: Database, instance: str, pull: str, since: datetime | None, proposal: Proposal, watched: bool) -> int:
+    """Hand the backfill to the daemon, unless one is under way that does for it, and show how far it is if `watched`.
+
+    Returns the exit code. Raises DatabaseUnavailable, SchemaMismatch.
+    """
+    alone = _is_alone(database)
+    async with _pool(database) as pool:
+        backfill = proposal.under_way
+        if backfill is None:
+            async with pool.acquire() as connection:
+                backfill = await backfills.order(connection, instance, pull, since, REASON)
+            say(f"{pull}: ordered")
+        else:
+            say(f"{pull}: is being backfilled already; nothing more was ordered")
+        if watched and not alone:
+            return await _watch(pool, instance, backfill)
+        progress, missing = await backfills.progress(pool, backfill), await _hindrance(pool, instance, None)
+        if progress and proposal.under_way is not None:
+            say(line_of(progress, 0))
+        if missing:
+            say(f"{missing}; it goes on when one does")
+        return FAILED if watched else 0
+
+
+def _is_alone(database: Database) -> bool:
+    """Whether this command must start the embedded server: a daemon would wait for it as long as we watch."""
+    return database.embedded is not None and running_dsn(database.embedded) is None
+
+
+async def _watch(pool: Pool, instance: str, backfill: int) -> int:
+    looks: deque[tuple[float, int]] = deque(maxlen=RATE_OVER)
+    told: str | None = None
+    with _shown() as show:
+        while (progress := await backfills.progress(pool, backfill)) is not None and progress.finished_at is None:
+            looks.append((time.monotonic(), progress.leads))
+            hindrance = await _hindrance(pool, instance, progress)
+            if hindrance is not None and hindrance != told:
+                say(hindrance)
+            told = hindrance
+            show(progress, rate_of(looks))
+            await asyncio.sleep(LOOK_EVERY)
+    if await status.was_abandoned(pool, backfill):
+        say("broken off, as the pull asks for something else now; see syncd status")
+        return FAILED
+    say(f"finished: {_many(progress.leads, 'lead')} in {_many(progress.windows, 'window')}" if progress else "finished")
+    return 0
+
+
+async def _hindrance(pool: Pool, instance: str, progress: Progress | None) -> str | None:
+    """What keeps the backfill from going on."""
+    if progress is not None and progress.pull_state not in (None, "running"):
+        return printable(f"the pull is {progress.pull_state}{f': {progress.pull_message}' if progress.pull_message else ''}")
+    async with pool.acquire() as connection:
+        holder = await leases.current_holder(connection, instance)
+    return None if holder is not None and holder.silent_for < ALIVE else f"no daemon runs for {instance}: start syncd run"
+
+
+def rate_of(looks: Sequence[tuple[float, int]]) -> float:
+    """Leads a second between the first and the last of `looks` (seconds, leads); a window that is walked again takes leads back."""
+    (began, before), (now, leads) = looks[0], looks[-1]
+    return max(0.0, (leads - before) / (now - began)) if now > began else 0.0
+
+
+def left_of(progress: Progress) -> int:
+    """Leads that are still to come: those promised, or as many as the windows so far had."""
+    by_windows = progress.leads * (progress.windows - progress.done) // progress.done if progress.done else 0
+    return max(progress.left, by_windows)
+
+
+def line_of(progress: Progress, rate: float) -> str:
+    """How far it is, and how long it takes from there."""
+    if progress.planned_at is None:
+        return "waits for the daemon to plan it"
+    line = f"{progress.done:,} of {_many(progress.windows, 'window')}, {_many(progress.leads, 'lead')}"
+    if rate <= 0:
+        return line
+    left = left_of(progress)
+    return f"{line}, {rate:,.0f} a second{f', about {span(timedelta(seconds=left / rate))} left' if left else ''}"
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[Progress, float], None]]:
+    """A bar on a terminal, else a line every few seconds."""
+    console = Console(stderr=True)
+    if not console.is_terminal or console.is_dumb_terminal:
+        due = 0.0
+
+        def tell(progress: Progress, rate: float) -> None:
+            nonlocal due
+            if time.monotonic() >= due:
+                say(line_of(progress, rate))
+                due = time.monotonic() + TELL_EVERY
+
+        yield tell
+        return
+    with Bar(BarColumn(), TextColumn("{task.description}", markup=False), console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def draw(progress: Progress, rate: float) -> None:
+            bar.update(task, total=progress.windows or None, completed=progress.done, description=line_of(progress, rate))
+
+        yield draw
+
+
+@asynccontextmanager
+async def _pool(database: Database) -> AsyncIterator[Pool]:
+    async with open_database(database) as dsn:
+        pool = await create_pool(dsn, application_name="syncd backfill", min_size=1, max_size=1)
+        try:
+            async with pool.acquire() as connection:
+                await schema.require_head(connection)
+            yield pool
+        finally:
+            pool.terminate()
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def say(text: str) -> None:
+    """A line of output, at once: whoever watches through a pipe wants it now."""
+    print(text, flush=True)  # noqa: T201 - this is the output

@@ -1,0 +1,159 @@
+"""What a pull is to walk next: windows of update time, a list, keys, or once more what a backfill asks for."""
+
+import asyncio
+import math
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+import structlog
+
+from syncd.core.clock import Clock
+from syncd.core.cost import cost
+from syncd.core.faults import Fault, Nature
+from syncd.core.settings import Instance, Keys, Pull, StaticList, UpdatedSince
+from syncd.core.windows import increment, plan, stepped_back
+from syncd.flows.loop import Idle, Outcome, Worked
+from syncd.store import backfills, cursors, leads
+from syncd.store.cursors import PullState
+from syncd.store.leases import Connection, Lease
+
+KEYS_PER_CALL = 100
+"""Marketo silently ignores further ones (protocol 1.3)."""
+
+LOOK_EVERY = timedelta(seconds=5)
+"""How soon a pull that waits for its time sees a backfill, or windows that another of its streams has planned."""
+
+UNSENDABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+log = structlog.get_logger()
+
+
+def selector_of(pull: Pull) -> str:
+    """What the pull asks for, as a text that differs whenever all must be asked for anew."""
+    match pull.select:
+        case UpdatedSince(since):
+            selects = f"updated_since={since.isoformat()}"
+        case StaticList(name):
+            selects = f"static_list={name!r}"
+        case Keys(key_type):
+            selects = f"keys={key_type}"
+    where = "".join(f" where {name}={'|'.join(values)}" for name, values in sorted(pull.where.items()))
+    return f"{pull.source} {selects} fields={','.join(sorted(pull.fields))}{where}"
+
+
+async def register(connection: Connection, instance: Instance, now: datetime) -> None:
+    """Write down what the configuration asks for. A pull that asks for something else than before begins anew, or backfills."""
+    if instance.history is not None:
+        for day in (now, now + timedelta(days=1)):
+            await leads.ensure_history(connection, instance.name, day.date())
+    for pull in instance.pulls:
+        if await cursors.register(connection, instance.name, pull.name, selector_of(pull), pull.since, now):
+            log.info("pull_asks_anew", instance=instance.name, pull=pull.name, reason="it asks for something else than before")
+
+
+class Planner:
+    """Plans for one pull. Of its streams one at a time may ask."""
+
+    def __init__(self, instance: Instance, pull: Pull, lease: Lease, clock: Clock, marketo_now: Callable[[], datetime]) -> None:
+        self._instance = instance.name
+        self._limits = instance.limits
+        self._pull = pull
+        self._lease = lease
+        self._clock = clock
+        self._marketo_now = marketo_now
+        self._log = log.bind(instance=instance.name, pull=pull.name)
+
+    async def plan(self, state: PullState) -> Outcome:
+        """Plan what is due; Idle until something may be. Raises Fault(CONFIGURATION) when a file of keys can't be read."""
+        now = self._clock.now()
+        select = self._pull.select
+        if isinstance(select, UpdatedSince):
+            outcome = await self._increment(state, now)
+            if isinstance(outcome, Idle) and state.backfill is not None:
+                return await self._backfill(state, select.since, now)
+            return outcome
+        due = state.planned_at is None or state.backfill is not None or state.planned_at + self._pull.every <= now
+        if state.unfinished or not due:
+            return Idle(now + LOOK_EVERY)
+        return await self._walk(select, state.backfill, now)
+
+    async def _increment(self, state: PullState, now: datetime) -> Outcome:
+        pull = self._pull
+        assert state.planned_until is not None, "a pull by update time knows where it begins"
+        at_marketo = self._marketo_now()
+        if stepped_back(state.planned_until, at_marketo, pull.overlap, pull.margin) and state.planned_at is not None:
+            async with self._lease.transaction() as connection:
+                await cursors.rewind(connection, self._instance, pull.name, at_marketo - pull.margin, now - pull.every)
+            self._log.warning(
+                "clock_stepped_back", planned_until=state.planned_until.isoformat(), remedy="its windows are planned once more"
+            )
+            return Worked(0)
+        due = now if state.planned_at is None else state.planned_at + pull.every
+        overlap = pull.overlap if state.planned_at is not None else timedelta()
+        span = increment(state.planned_until, at_marketo, overlap, pull.margin) if due <= now else None
+        if span is None:
+            return Idle(min(max(due, now + timedelta(seconds=1)), now + LOOK_EVERY))
+        windows = list(plan(*span, pull.window))
+        async with self._lease.transaction() as connection:
+            await cursors.plan(connection, self._instance, pull.name, pull.source, windows, span[1], now)
+        if len(windows) > 1:
+            self._log.info("windows_planned", windows=len(windows), since=span[0].isoformat(), until=span[1].isoformat())
+        return Worked(0)
+
+    async def _backfill(self, state: PullState, earliest: datetime, now: datetime) -> Outcome:
+        """What lies before the windows that are planned anyway."""
+        assert state.backfill is not None
+        assert state.planned_until is not None, "a pull by update time knows where it begins"
+        since = max(earliest, state.backfill_since or earliest)
+        windows = list(plan(since, state.planned_until, self._pull.window))
+        known = await backfills.known_leads(self._lease.pool, self._instance, self._pull.name)
+        price = cost(known, len(windows), self._pull.batch_size, self._pull.streams, self._limits)
+        async with self._lease.transaction() as connection:
+            if windows:
+                await cursors.plan_backfill(connection, self._instance, self._pull.name, self._pull.source, windows, state.backfill, now)
+            else:
+                await backfills.nothing_to_do(connection, state.backfill, now)
+        self._log.info(
+            "backfill_planned",
+            backfill=state.backfill,
+            since=since.isoformat(),
+            windows=len(windows),
+            leads_at_most=known,
+            calls=price.calls,
+            minutes=math.ceil(price.time.total_seconds() / 60),
+            percent_of_daily_calls=round(100 * price.share_of_day, 1),
+        )
+        return Worked(0)
+
+    async def _walk(self, select: StaticList | Keys, backfill: int | None, now: datetime) -> Outcome:
+        pull = self._pull
+        groups = None if isinstance(select, StaticList) else in_groups(await _keys_of(select))
+        async with self._lease.transaction() as connection:
+            if groups is None:
+                await cursors.plan_list(connection, self._instance, pull.name, pull.source, now, backfill)
+            else:
+                await cursors.plan_keys(connection, self._instance, pull.name, pull.source, groups, now, backfill)
+        return Worked(0)
+
+
+def in_groups(keys: Sequence[str]) -> list[Sequence[str]]:
+    """`keys` as single calls may ask for them."""
+    return [keys[first : first + KEYS_PER_CALL] for first in range(0, len(keys), KEYS_PER_CALL)]
+
+
+async def _keys_of(select: Keys) -> Sequence[str]:
+    """The keys as of now, each once; email addresses are one key whatever their case."""
+    lines: Sequence[str] = select.values
+    if select.file is not None:
+        try:
+            lines = (await asyncio.to_thread(select.file.read_text, "utf-8-sig")).splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+            raise Fault(Nature.CONFIGURATION, "keys", f"the file of keys can't be read: {reason} ({select.file})", "keys") from error
+    fold = str.lower if select.type in ("EMAIL", "LEADOWNEREMAIL") else str
+    keys = {fold(key): key for line in lines if (key := line.strip())}
+    sendable = [key for key in keys.values() if not UNSENDABLE.search(key)]
+    if len(sendable) < len(keys):
+        log.warning("keys_passed_over", keys=len(keys) - len(sendable), reason="they have characters that XML can't carry")
+    return sendable

@@ -1,0 +1,191 @@
+"""The day's calls of one instance: our own share, what all integrations have together, and the pause when Marketo says it is spent."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+import structlog
+
+from syncd.core.clock import Clock
+from syncd.core.faults import Fault, Nature
+from syncd.core.quota import Api, CallLedger, quota_day, resume_at
+from syncd.core.settings import Limits
+
+log = structlog.get_logger()
+
+BLOCK = 20  # calls reserved at once, fewer where the day has few
+
+
+class Quota:
+    """The day's calls, taken from the ledger in small blocks so that not every call costs a transaction."""
+
+    def __init__(self, limit: int, clock: Clock, ledger: CallLedger) -> None:
+        self._limit = limit
+        self._block = max(1, min(BLOCK, limit // 100))
+        self._clock = clock
+        self._ledger = ledger
+        self._blocks: dict[tuple[Api, date], int] = {}
+        self._refilling = asyncio.Lock()
+        self._refills: set[asyncio.Task[None]] = set()
+
+    async def take(self, api: Api) -> None:
+        """Charge one call to the quota day that it is now. Raises Fault(QUOTA) when the day is spent."""
+        async with self._refilling:
+            block = api, quota_day(self._clock.now())
+            if not self._blocks.get(block):
+                # A refill outlives the caller's cancellation: calls that the ledger has charged must not get lost.
+                refill = asyncio.create_task(self._refill(*block))
+                self._refills.add(refill)
+                refill.add_done_callback(self._refills.discard)
+                await asyncio.shield(refill)
+            if not self._blocks.get(block):
+                raise self._spent(api)
+            self._blocks[block] -= 1
+
+    def unused(self, api: Api, day: date) -> int:
+        """Calls that the ledger has charged to `day` and that were not made yet."""
+        return self._blocks.get((api, day), 0)
+
+    async def aclose(self) -> None:
+        """Give back what was reserved and not called."""
+        await asyncio.gather(*self._refills, return_exceptions=True)
+        await self._give_back(list(self._blocks))
+
+    async def _refill(self, api: Api, day: date) -> None:
+        await self._give_back([block for block in self._blocks if block[1] != day])
+        granted = await self._ledger.reserve(api, day, self._block, self._limit)
+        self._blocks[api, day] = self._blocks.get((api, day), 0) + granted
+
+    async def _give_back(self, blocks: list[tuple[Api, date]]) -> None:
+        for api, day in blocks:
+            unused = self._blocks.pop((api, day), 0)
+            if unused:
+                await self._ledger.give_back(api, day, unused)
+
+    def _spent(self, api: Api) -> Fault:
+        now = self._clock.now()
+        message = f"the {self._limit} calls allowed on {quota_day(now)} (US Central) are spent; waiting until {_minute(resume_at(now))}"
+        return Fault(Nature.QUOTA, "daily_calls", message, api, executed=False)
+
+
+class Pauses:
+    """Which APIs have spent their quota by Marketo's own word, so that not every flow asks it. Forgotten by a restart, for one call."""
+
+    def __init__(self, instance: str, clock: Clock) -> None:
+        self._instance = instance
+        self._clock = clock
+        self._paused: dict[Api, tuple[datetime, str]] = {}
+
+    def begin(self, api: Api, code: str) -> None:
+        """Marketo refused a call to `api` as over the day's quota."""
+        until = resume_at(self._clock.now())
+        if api not in self._paused:
+            log.warning("api_paused", instance=self._instance, api=api, code=code, until=until.isoformat(timespec="seconds"))
+        self._paused[api] = until, code
+
+    def active(self, api: Api) -> bool:
+        """Whether `api` is paused now."""
+        return api in self._paused and self._clock.now() < self._until(api)
+
+    def check(self, api: Api) -> None:
+        """Raises Fault(QUOTA) with Marketo's code while `api` is paused."""
+        if api not in self._paused:
+            return
+        until, code = self._until(api), self._paused[api][1]
+        if self._clock.now() < until:
+            message = f"the quota of the day was spent (US Central); nothing is called until {_minute(until)}"
+            raise Fault(Nature.QUOTA, code, message, api, executed=False)
+        del self._paused[api]
+        log.info("api_resumed", instance=self._instance, api=api)
+
+    def _until(self, api: Api) -> datetime:
+        """No later than a refusal of this moment would say: the clock may have been ahead, and set back since."""
+        until, code = self._paused[api]
+        until = min(until, resume_at(self._clock.now()))
+        self._paused[api] = until, code
+        return until
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where our count of calls stood at a moment, to which Marketo's answer is added."""
+
+    day: date
+    ours: int  # REST calls of the day until then
+    made: int  # REST calls of this process until then
+
+
+class Subscription:
+    """What all integrations together spent of the subscription's REST calls today, by what was last learnt and our calls since."""
+
+    def __init__(self, limits: Limits, clock: Clock) -> None:
+        self._calls = limits.subscription_calls
+        self._reserve = limits.urgent_reserve
+        self._clock = clock
+        self._made = 0
+        self._total = 0
+        self._mark = Mark(quota_day(clock.now()), 0, 0)
+
+    def count(self) -> None:
+        """A REST call goes out."""
+        self._turn_the_day()
+        self._made += 1
+
+    def mark(self, charged: int, unused: Callable[[date], int]) -> Mark:
+        """To be taken just before the usage is asked for; of the `charged` calls of the day `unused` were not made yet."""
+        day = quota_day(self._clock.now())
+        return Mark(day, max(0, charged - unused(day)), self._made)
+
+    def learn(self, mark: Mark, total: int) -> None:
+        """All integrations together had made `total` calls when, or a little after, `mark` was taken."""
+        self._turn_the_day()
+        if mark.day == self._mark.day:
+            self._mark, self._total = mark, total
+
+    def check(self, api: Api, urgent: bool) -> None:
+        """Raises Fault(QUOTA) when what is left is kept for urgent calls, or nothing is left."""
+        if self._calls is None or api != "rest":
+            return
+        self._turn_the_day()
+        since = self._made - self._mark.made
+        if self._total + since < self._calls - (0 if urgent else self._reserve):
+            return
+        now, ours = self._clock.now(), self._mark.ours + since
+        spent = (
+            f"of the {self._calls:,} REST calls that the subscription has on {self._mark.day} (US Central) {ours:,} were ours "
+            f"and {max(0, self._total - self._mark.ours):,} others'"
+        )
+        kept = "none is left" if urgent else f"the last {self._reserve:,} are kept for urgent calls"
+        code = "subscription_calls" if urgent else "urgent_reserve"
+        raise Fault(Nature.QUOTA, code, f"{spent}; {kept}; waiting until {_minute(resume_at(now))}", api, executed=False)
+
+    def _turn_the_day(self) -> None:
+        day = quota_day(self._clock.now())
+        if day != self._mark.day:
+            self._mark, self._total = Mark(day, 0, self._made), 0
+
+
+class Allowance:
+    """All that one day has for an instance."""
+
+    def __init__(self, instance: str, limits: Limits, clock: Clock, ledger: CallLedger) -> None:
+        self.pauses = Pauses(instance, clock)
+        self.subscription = Subscription(limits, clock)
+        self.quota = Quota(limits.daily_calls, clock, ledger)
+
+    def check(self, api: Api, urgent: bool) -> None:
+        """Raises Fault(QUOTA) when it is known that no call may be made now."""
+        self.pauses.check(api)
+        self.subscription.check(api, urgent)
+
+    async def take(self, api: Api, urgent: bool) -> None:
+        """Charge one call, which goes out now. Raises Fault(QUOTA)."""
+        self.check(api, urgent)
+        await self.quota.take(api)
+        if api == "rest":
+            self.subscription.count()
+
+
+def _minute(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="minutes")
