@@ -2,27 +2,27 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
 
-from syncd.core.values import LeadPage
+T = TypeVar("T")
 
 OnPosition = Callable[[str | None, int], None]
-Fetch = Callable[[str | None, OnPosition], Awaitable[LeadPage]]
 
 AHEAD = 2
 """Pages asked for before the current one has been read to its end; more was slower, and used more memory."""
 
 
-class Pages:
+class Pages(Generic[T]):
     """Hands out the pages of a stream in their order. After a fault it is of no more use: the ones behind are discarded."""
 
-    def __init__(self, fetch: Fetch, position: str | None) -> None:
+    def __init__(self, fetch: Callable[[str | None, OnPosition], Coroutine[Any, Any, T]], position: str | None) -> None:
         self._fetch = fetch
-        self._under_way: deque[asyncio.Task[LeadPage]] = deque()
+        self._under_way: deque[asyncio.Task[T]] = deque()
         self._next: str | None = None
         self._start(position)
 
-    async def next(self) -> LeadPage:
+    async def next(self) -> T:
         """The next page; raises the Fault that its request met. Not to be called after the last one."""
         page = await self._under_way[0]
         self._under_way.popleft()
@@ -39,7 +39,7 @@ class Pages:
 
     def _start(self, position: str | None) -> None:
         self._next = None
-        self._under_way.append(asyncio.ensure_future(self._fetch(position, self._known)))
+        self._under_way.append(asyncio.create_task(self._fetch(position, self._known)))
 
     def _known(self, position: str | None, remaining: int) -> None:
         """The reply has told where the next page begins, before its records."""

@@ -10,21 +10,17 @@ from hashlib import blake2b
 
 import structlog
 
-from syncd.core.batch import BatchSize
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
-from syncd.core.mirror import Dictionary, MirrorRow, mirror_row
+from syncd.core.mirror import Dictionary
 from syncd.core.retry import Block, backoff, decide
-from syncd.core.settings import Instance, Keys, Pull, StaticList, UpdatedSince
-from syncd.core.values import LeadPage
-from syncd.core.where import keeps
+from syncd.core.settings import Instance, Pull, StaticList
 from syncd.core.windows import WORTH_SPLITTING, Window, halves, parts
 from syncd.flows.loop import SECOND, Idle, Outcome, Worked
-from syncd.flows.pages import OnPosition, Pages
+from syncd.flows.pages import Pages
 from syncd.flows.plan import Planner
-from syncd.marketo import soap_request
+from syncd.flows.reading import MirroredPage, Reader
 from syncd.marketo.soap import SoapApi
-from syncd.marketo.soap_request import LastUpdated, LeadKeys, Selector
 from syncd.ops.metrics import Metrics
 from syncd.store import cursors, leads, lists
 from syncd.store.cursors import OpenWindow
@@ -42,29 +38,26 @@ MOST_IDLE_PAGES = 5
 
 DEEPEST_SPLIT = 6
 """Splits after which refused positions split no more: a server that refuses them all would be asked second by second."""
-SLICE = 50  # leads
-TOO_MUCH = frozenset({"timeout", "10001", "20011", "http_500", "http_504", "reply_too_large"})
-"""Faults that a smaller batch may be spared."""
 
 
 @dataclass(slots=True)
 class PullShared:
-    """What the streams of one pull share: which windows are being walked, one planner at a time, how much to ask for."""
+    """What the streams of one pull share: what reads for them, which windows are being walked, one planner at a time."""
 
-    batch: BatchSize
+    reader: Reader
     taken: set[int] = field(default_factory=set)
     planning: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(slots=True)
 class _Walk:
-    """A window being walked: `position` and `leads` are what the database has; `pages` are there once fields are known."""
+    """A window being walked: `position` and `leads` are what the database has; `pages` are there once it is known what to ask for."""
 
     window: OpenWindow
     position: str | None
     leads: int
     expected: int | None
-    pages: Pages | None = None
+    pages: Pages[MirroredPage] | None = None
     lowest: float = math.inf
     """The lowest remaining count so far; `idle` is how many pages in a row have not lowered it."""
     idle: int = 0
@@ -79,8 +72,7 @@ class PullStream:
         pull: Pull,
         stream: int,
         shared: PullShared,
-        soap: SoapApi,
-        dictionary: Callable[[], Awaitable[Dictionary]],
+        planner: Planner,
         lease: Lease,
         clock: Clock,
         metrics: Metrics,
@@ -93,9 +85,7 @@ class PullStream:
         self._history = instance.history is not None
         self._question = blake2b(",".join(sorted(pull.fields)).encode(), digest_size=3).hexdigest()
         self._shared = shared
-        self._soap = soap
-        self._dictionary = dictionary
-        self._planner = Planner(instance, pull, lease, clock, soap.now)
+        self._planner = planner
         self._lease = lease
         self._clock = clock
         self._metrics = metrics
@@ -111,12 +101,11 @@ class PullStream:
             walk = self._walk or await self._begin()
             if isinstance(walk, Worked | Idle):
                 return walk
-            dictionary = await self._dictionary()
             if walk.pages is None:
-                walk.pages = self._pages(walk, dictionary)
+                walk.pages = await self._shared.reader.pages(walk.window)
             page = await walk.pages.next()
             self._faults = 0
-            return await self._write(walk, page, dictionary)
+            return await self._write(walk, page)
         except Fault as fault:
             return await self._met(fault, self._walk)
         except Exception:
@@ -150,64 +139,19 @@ class PullStream:
         self._walk = _Walk(window, window.position, window.leads, window.expected)
         return self._walk
 
-    def _pages(self, walk: _Walk, dictionary: Dictionary) -> Pages:
-        selector, fields, shared = self._selector(walk.window), self._asked(dictionary), self._shared
-
-        async def fetch(position: str | None, known: OnPosition) -> LeadPage:
-            asked = shared.batch.size
-            try:
-                page = await self._soap.page(selector, position, asked, fields, known)
-            except Fault as fault:
-                if fault.code in TOO_MUCH:
-                    shared.batch = shared.batch.failed(asked)
-                raise
-            shared.batch = shared.batch.answered(asked, len(page.leads), self._clock.now() - page.asked_at)
-            return page
-
-        return Pages(fetch, walk.position)
-
-    def _selector(self, window: OpenWindow) -> Selector:
-        match self._pull.select:
-            case UpdatedSince():
-                assert window.window is not None
-                return LastUpdated(*window.window.asked())
-            case StaticList(name):
-                return soap_request.StaticList(name)
-            case Keys(key_type):
-                assert window.keys is not None
-                return LeadKeys(key_type, window.keys)
-
-    def _asked(self, dictionary: Dictionary) -> tuple[str, ...]:
-        """The fields of the pull that there are: one that has vanished from describe must not make Marketo refuse all."""
-        fields = self._pull.fields
-        asked = tuple(name for name in fields if name in dictionary.names) if dictionary.names else fields
-        if fields and not asked:
-            message = f"Marketo has none of the fields that are asked for any more; correct pulls.{self._pull.name}.fields"
-            raise Fault(Nature.CONFIGURATION, "fields", message, "describe")
-        return asked
-
-    async def _rows(self, page: LeadPage, dictionary: Dictionary) -> tuple[list[MirrorRow], list[bool] | None]:
-        """The page as the mirror has it; and of each lead whether it is kept, where not all are."""
-        rows = []
-        for number, lead in enumerate(page.leads):
-            if number % SLICE == 0:
-                await asyncio.sleep(0)  # a page of wide leads must not hold up the rest of the daemon
-            rows.append(mirror_row(lead, dictionary))
-        return rows, [keeps(lead, self._pull.where) for lead in page.leads] if self._pull.where else None
-
-    async def _write(self, walk: _Walk, page: LeadPage, dictionary: Dictionary) -> Outcome:
+    async def _write(self, walk: _Walk, page: MirroredPage) -> Outcome:
         walk.idle = 0 if page.remaining < walk.lowest else walk.idle + 1
         walk.lowest = min(walk.lowest, page.remaining)
         if walk.idle > MOST_IDLE_PAGES:
             raise Fault(Nature.POSITION, "no_progress", f"{walk.idle} pages in a row left no fewer leads to come", "getMultipleLeads")
-        rows, kept = await self._rows(page, dictionary)
+        rows, dictionary = page.rows, page.dictionary
         others = {name: dictionary.owned(fields) for name, fields in self._others.items()}
         asker = Asker(self._pull.name, self._question, dictionary.owned(self._pull.fields), others, self._history)
         now = self._clock.now()
         got = walk.leads + len(rows)
         expected = len(rows) + page.remaining if walk.expected is None else walk.expected
         async with self._lease.transaction() as connection:
-            upserted = await leads.upsert(connection, self.instance, asker, rows, page.asked_at, now, kept)
+            upserted = await leads.upsert(connection, self.instance, asker, rows, page.asked_at, now, page.kept)
             if upserted.refused:
                 # The later answer may have been another pull's, which told nothing of our fields: ask anew rather than lose them.
                 message = f"{upserted.refused} leads of the page are known from a later request; asking for it again"
@@ -224,12 +168,12 @@ class PullStream:
             await self.close()
         return Worked(len(rows))
 
-    async def _move(self, connection: Connection, walk: _Walk, page: LeadPage, got: int, expected: int, dropped: int) -> bool:
+    async def _move(self, connection: Connection, walk: _Walk, page: MirroredPage, got: int, expected: int, dropped: int) -> bool:
         """Let the window follow its page, in the page's transaction; returns whether its walk goes on."""
         window, now = walk.window, self._clock.now()
         moved: int | None
         if page.position is not None:
-            shares = await self._shares(connection, walk, expected, len(page.leads))
+            shares = await self._shares(connection, walk, expected, len(page.rows))
             if shares:
                 self._log.info("window_split", window=window.id, expected=expected, parts=len(shares))
                 moved = await cursors.split(connection, window.id, shares, now, expected)
@@ -252,7 +196,7 @@ class PullStream:
     async def _shares(self, connection: Connection, walk: _Walk, expected: int, came: int) -> list[Window]:
         """How the window is shared with other streams, on its first reply only; none when it is walked whole."""
         window = walk.window.window
-        streams, page = self._pull.streams, max(came, self._shared.batch.size)
+        streams, page = self._pull.streams, max(came, self._shared.reader.batch.size)
         if walk.expected is not None or window is None or streams == 1 or expected < WORTH_SPLITTING * page:
             return []
         around = await cursors.around(connection, self.instance, self._pull.name, walk.window.id, list(self._shared.taken))
@@ -328,5 +272,6 @@ def streams_of(
     jitter: random.Random,
 ) -> list[PullStream]:
     """All the streams of a pull."""
-    shared = PullShared(BatchSize(pull.batch_size))
-    return [PullStream(instance, pull, number, shared, soap, dictionary, lease, clock, metrics, jitter) for number in range(pull.streams)]
+    shared = PullShared(Reader(pull, soap, dictionary, clock))
+    planner = Planner(instance, pull, lease, clock, soap.now)
+    return [PullStream(instance, pull, number, shared, planner, lease, clock, metrics, jitter) for number in range(pull.streams)]

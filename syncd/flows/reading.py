@@ -1,0 +1,93 @@
+"""What a pull asks Marketo for, and its replies in the mirror's form."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from syncd.core.batch import BatchSize
+from syncd.core.clock import Clock
+from syncd.core.faults import Fault, Nature
+from syncd.core.mirror import Dictionary, MirrorRow, mirror_row
+from syncd.core.settings import Keys, Pull, StaticList, UpdatedSince
+from syncd.core.values import LeadPage
+from syncd.core.where import keeps
+from syncd.flows.pages import OnPosition, Pages
+from syncd.marketo import soap_request
+from syncd.marketo.soap import SoapApi
+from syncd.marketo.soap_request import LastUpdated, LeadKeys, Selector
+from syncd.store.cursors import OpenWindow
+
+SLICE = 50  # leads
+TOO_MUCH = frozenset({"timeout", "10001", "20011", "http_500", "http_504", "reply_too_large"})
+"""Faults that a smaller batch may be spared."""
+
+
+@dataclass(frozen=True, slots=True)
+class MirroredPage:
+    """A reply in the mirror's form. `kept` says of each row whether the pull's `where` lets it in, where there is one."""
+
+    rows: Sequence[MirrorRow]
+    kept: Sequence[bool] | None
+    dictionary: Dictionary
+    remaining: int
+    position: str | None
+    asked_at: datetime
+
+
+class Reader:
+    """Reads for all streams of a pull, which share what one of them learns of the batch size."""
+
+    def __init__(self, pull: Pull, soap: SoapApi, dictionary: Callable[[], Awaitable[Dictionary]], clock: Clock) -> None:
+        self._pull = pull
+        self._soap = soap
+        self._dictionary = dictionary
+        self._clock = clock
+        self.batch = BatchSize(pull.batch_size)
+
+    async def pages(self, window: OpenWindow) -> Pages[MirroredPage]:
+        """The pages of a window from its position on, the first of them asked for. Raises Fault."""
+        selector, fields = self._selector(window), self._asked(await self._dictionary())
+
+        async def fetch(position: str | None, known: OnPosition) -> MirroredPage:
+            asked = self.batch.size
+            try:
+                page = await self._soap.page(selector, position, asked, fields, known)
+            except Fault as fault:
+                if fault.code in TOO_MUCH:
+                    self.batch = self.batch.failed(asked)
+                raise
+            self.batch = self.batch.answered(asked, len(page.leads), self._clock.now() - page.asked_at)
+            return await self._mirrored(page)  # while the page before it is written
+
+        return Pages(fetch, window.position)
+
+    def _selector(self, window: OpenWindow) -> Selector:
+        match self._pull.select:
+            case UpdatedSince():
+                assert window.window is not None
+                return LastUpdated(*window.window.asked())
+            case StaticList(name):
+                return soap_request.StaticList(name)
+            case Keys(key_type):
+                assert window.keys is not None
+                return LeadKeys(key_type, window.keys)
+
+    def _asked(self, dictionary: Dictionary) -> tuple[str, ...]:
+        """The fields of the pull that there are: one that has vanished from describe must not make Marketo refuse all."""
+        fields = self._pull.fields
+        asked = tuple(name for name in fields if name in dictionary.names) if dictionary.names else fields
+        if fields and not asked:
+            message = f"Marketo has none of the fields that are asked for any more; correct pulls.{self._pull.name}.fields"
+            raise Fault(Nature.CONFIGURATION, "fields", message, "describe")
+        return asked
+
+    async def _mirrored(self, page: LeadPage) -> MirroredPage:
+        dictionary = await self._dictionary()
+        rows = []
+        for number, lead in enumerate(page.leads):
+            if number % SLICE == 0:
+                await asyncio.sleep(0)  # a page of wide leads must not hold up the rest of the daemon
+            rows.append(mirror_row(lead, dictionary))
+        kept = [keeps(lead, self._pull.where) for lead in page.leads] if self._pull.where else None
+        return MirroredPage(rows, kept, dictionary, page.remaining, page.position, page.asked_at)
