@@ -2,7 +2,8 @@
 
 -- ── windows ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-ALTER TABLE syncd.pull ALTER planned_until DROP NOT NULL;
+ALTER TABLE syncd.pull ALTER planned_until DROP NOT NULL, ADD configured boolean NOT NULL DEFAULT true;
+COMMENT ON COLUMN syncd.pull.configured    IS 'Whether the YAML has it; one that comes back goes on where it was';
 COMMENT ON COLUMN syncd.pull.planned_until IS 'Windows exist for all update times before this; the watermark is the start of the first unfinished one. Of a list or of keys: when the last complete walk began, null before';
 
 ALTER TABLE syncd.pull_window
@@ -56,6 +57,7 @@ CREATE TABLE syncd.list_membership (
     joined_at timestamptz NOT NULL,
     seen_at   timestamptz NOT NULL,
     left_at   timestamptz,
+    walk      bigint      NOT NULL,
     PRIMARY KEY (instance, list, lead_id)
 ) WITH (fillfactor = 80);
 CREATE INDEX list_membership_of_lead ON syncd.list_membership (instance, lead_id);
@@ -65,6 +67,7 @@ COMMENT ON COLUMN syncd.list_membership.list      IS 'The list as the YAML names
 COMMENT ON COLUMN syncd.list_membership.lead_id   IS 'Marketo''s id of the lead';
 COMMENT ON COLUMN syncd.list_membership.joined_at IS 'When the lead was first seen in the list, or seen again after it had left';
 COMMENT ON COLUMN syncd.list_membership.seen_at   IS 'When it was last seen in the list';
+COMMENT ON COLUMN syncd.list_membership.walk      IS 'The window of the latest walk that saw it';
 COMMENT ON COLUMN syncd.list_membership.left_at   IS 'When a whole walk of the list had come to its end without it; null while it is a member';
 
 -- ── history ───────────────────────────────────────────────────────────────────────────────────────────────────────────────

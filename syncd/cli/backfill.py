@@ -160,11 +160,13 @@ async def _watch(pool: Pool, instance: str, backfill: int) -> int:
     told: str | None = None
     with _shown() as show:
         while (progress := await backfills.progress(pool, backfill)) is not None and progress.finished_at is None:
-            looks.append((time.monotonic(), progress.leads))
             hindrance = await _hindrance(pool, instance, progress)
             if hindrance is not None and hindrance != told:
                 say(hindrance)
             told = hindrance
+            if hindrance is not None:
+                looks.clear()  # a rate that fades while nothing moves would be news at every look
+            looks.append((time.monotonic(), progress.leads))
             show(progress, rate_of(looks))
             await asyncio.sleep(LOOK_EVERY)
     if await status.was_abandoned(pool, backfill):
@@ -208,15 +210,17 @@ def line_of(progress: Progress, rate: float) -> str:
 
 @contextmanager
 def _shown() -> Iterator[Callable[[Progress, float], None]]:
-    """A bar on a terminal, else a line every few seconds."""
+    """A bar on a terminal, else a line every few seconds, as long as there is something new to tell."""
     console = Console(stderr=True)
     if not console.is_terminal or console.is_dumb_terminal:
-        due = 0.0
+        due, told = 0.0, ""
 
         def tell(progress: Progress, rate: float) -> None:
-            nonlocal due
-            if time.monotonic() >= due:
-                say(line_of(progress, rate))
+            nonlocal due, told
+            line = line_of(progress, rate)
+            if line != told and time.monotonic() >= due:
+                say(line)
+                told = line
                 due = time.monotonic() + TELL_EVERY
 
         yield tell

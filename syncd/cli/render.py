@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from syncd.core.findings import Finding
+from syncd.marketo.allowance import BLOCK
 from syncd.store.status import BackfillStatus, InstanceStatus, JobStatus, PullStatus, PushStatus
 from syncd.store.story import Changed, Deleted, Joined, Left, Present, Seen, Sent, Story
 from syncd.store.usage import ApiUser
@@ -48,7 +49,7 @@ def status_of(instance: InstanceStatus, now: datetime) -> RenderableType:
     facts.add_row("daemon", _holder(instance))
     facts.add_row("leads in the mirror", f"{instance.leads:,}")
     calls = ", ".join(f"{api} {count:,}" for api, count in sorted(instance.calls_today.items()))
-    facts.add_row("calls today (US Central)", calls or "none")
+    facts.add_row("calls today (US Central)", f"{calls} (charged ahead in blocks of {BLOCK} at most)" if calls else "none")
     parts: list[RenderableType] = [facts]
     if instance.pulls:
         parts.append(_pulls(instance.pulls, now))

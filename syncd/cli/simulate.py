@@ -16,10 +16,15 @@ instances:
     rest: {{endpoint: "{rest}", client_id: {client_id}, client_secret: {client_secret}}}
     soap: {{endpoint: "{soap}", user_id: {user_id}, encryption_key: {encryption_key}}}
     pulls:
-      people: {{source: soap, select: {{updated_since: 2016-01-01T00:00:00Z}}, fields: [FirstName, LastName, Company], every: 1m}}
+      people: {{source: soap, select: {{updated_since: 2016-01-01T00:00:00Z}}, \
+fields: [FirstName, LastName, Company, LeadScore], every: 1m}}
+      guests: {{source: soap, select: {{static_list: Events.Guests}}, fields: [Title], every: 1m}}
     pushes:
       contacts: {{lookup_field: email, flush_after: 30s}}
 """
+
+GUESTS = "Events.Guests", 40
+"""The static list that the snippet pulls, and how many leads are in it at most."""
 
 
 async def simulate(port: int, leads: int, seed: int, speed: float, faults: bool, foreign_jobs_per_hour: float) -> None:
@@ -28,6 +33,7 @@ async def simulate(port: int, leads: int, seed: int, speed: float, faults: bool,
     settings = SimulatorSettings(
         seed=seed,
         leads=leads,
+        static_lists=(GUESTS,),  # of fewer leads, all are in it
         faults=FaultRates.rough() if faults else FaultRates(),
         foreign=ForeignLoad(jobs_per_hour=foreign_jobs_per_hour),
     )

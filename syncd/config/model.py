@@ -170,7 +170,7 @@ class Limits(Section):
 class Keys(Section):
     type: KeyType
     values: Annotated[tuple[Annotated[str, BeforeValidator(_key)], ...] | None, BeforeValidator(_keys), AfterValidator(_once)] = ABSENT
-    file: Annotated[Path | None, _path(secrets.readable_text)] = ABSENT
+    file: Annotated[Path | None, _path(secrets.later_file)] = ABSENT
 
 
 class Select(Section):

@@ -3,25 +3,29 @@
 import asyncio
 import difflib
 from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
 from syncd.core.findings import Finding
-from syncd.core.settings import Instance, Pull, Push
+from syncd.core.settings import Instance, Keys, Pull, Push, StaticList
 from syncd.core.values import Field
 from syncd.core.windows import floor_second
 from syncd.marketo.describe import describe
 from syncd.marketo.imports import Imports
 from syncd.marketo.rest import RestApi
 from syncd.marketo.soap import SoapApi
+from syncd.marketo.soap_request import StaticList as ListSelector
 from syncd.marketo.token import Token
 from syncd.marketo.usage import usage
 from syncd.marketo.wire import Wire
 
 NO_BATCH = 1  # any id will do: what is asked for is the right to ask
 SPAN = timedelta(minutes=1)
+LIST_NOT_FOUND = "20111"
 UNDECIDED = {Nature.TRANSIENT, Nature.RATE, Nature.QUOTA, Nature.TOKEN}
 TRY_AGAIN = "run syncd check again in a while; if it stays, ask Marketo's support"
 
@@ -29,7 +33,8 @@ TRY_AGAIN = "run syncd check again in a while; if it stays, ask Marketo's suppor
 async def probe(instance: Instance, wire: Wire, clock: Clock) -> list[Finding]:
     """What can be found out from here, in the order in which it should be mended. Calls are charged like any others."""
     path = f"instances.{instance.name}"
-    return await _together(_rest(instance, wire, path), _soap(wire, clock, path))
+    files = (_key_file(pull, pull.select.file, path) for pull in instance.pulls if isinstance(pull.select, Keys) and pull.select.file)
+    return await _together(_rest(instance, wire, path), _soap(instance, wire, clock, path), *files)
 
 
 async def _together(*parts: Coroutine[Any, Any, list[Finding]]) -> list[Finding]:
@@ -111,8 +116,14 @@ async def _usage(instance: Instance, rest: RestApi) -> list[Finding]:
     return [Finding(what, True, f"{found.total:,}{of} REST calls today, by {len(found.users)} API users (US Central)")]
 
 
-async def _soap(wire: Wire, clock: Clock, path: str) -> list[Finding]:
-    return [] if wire.soap is None else [await _signature(wire.soap, clock, path)]
+async def _soap(instance: Instance, wire: Wire, clock: Clock, path: str) -> list[Finding]:
+    if wire.soap is None:
+        return []
+    signature = await _signature(wire.soap, clock, path)
+    lists = [(pull, pull.select) for pull in instance.pulls if isinstance(pull.select, StaticList)]
+    if not signature.ok and lists:
+        return [replace(signature, detail=f"{signature.detail}; static lists were not tried")]
+    return [signature, *await _together(*(_static_list(pull, select, wire.soap, path) for pull, select in lists))]
 
 
 async def _signature(soap: SoapApi, clock: Clock, path: str) -> Finding:
@@ -128,6 +139,38 @@ async def _signature(soap: SoapApi, clock: Clock, path: str) -> Finding:
             return Finding(what, False, f"{fault}; {_skew(fault)}", "set this machine's clock by NTP (timedatectl set-ntp true)")
         return Finding(what, False, str(fault), _remedy(fault, f"{path}.soap.endpoint", path, "to call the SOAP API"))
     return Finding(what, True, "getMultipleLeads accepts it")
+
+
+async def _static_list(pull: Pull, select: StaticList, soap: SoapApi, path: str) -> list[Finding]:
+    """Asks for one member, with the fields left open: a misspelt one is another's to find."""
+    what = f"pull {pull.name}: static list"
+    try:
+        page = await soap.page(ListSelector(select.list), None, 1, ())
+    except Fault as fault:
+        if fault.code != LIST_NOT_FOUND:
+            return [Finding(what, False, str(fault), _remedy(fault, f"{path}.soap.endpoint", path, "to call the SOAP API"))]
+        key, form = ("static_list_id", "its id") if isinstance(select.list, int) else ("static_list", "ProgramName.ListName")
+        detail = f"Marketo finds no static list {select.list} ({fault.code})"
+        return [Finding(what, False, detail, f"correct {path}.pulls.{pull.name}.select.{key}: {form}, as Marketo has it now")]
+    members = len(page.leads) + page.remaining
+    return [Finding(what, True, f"{select.list} has {members:,} member{'' if members == 1 else 's'}")]
+
+
+async def _key_file(pull: Pull, file: Path, path: str) -> list[Finding]:
+    """Without its keys this pull alone stands still, so nothing else tells before it blocks."""
+    what = f"pull {pull.name}: keys"
+    key = f"{path}.pulls.{pull.name}.select.keys.file"
+    try:
+        lines = (await asyncio.to_thread(file.read_text, "utf-8-sig")).splitlines()
+    except OSError as error:
+        remedy = f"put it there, readable for the user whom syncd runs as, or correct {key}"
+        return [Finding(what, False, f"the file of keys can't be read: {error.strerror} ({file})", remedy)]
+    except UnicodeDecodeError:
+        return [Finding(what, False, f"the file of keys is not UTF-8 text ({file})", f"save it as UTF-8, one key a line, or correct {key}")]
+    keys = {line.strip() for line in lines} - {""}
+    if not keys:
+        return [Finding(what, False, f"the file of keys has no key ({file})", f"write one key a line into it, or correct {key}")]
+    return [Finding(what, True, f"{len(keys):,} key{'' if len(keys) == 1 else 's'} in {file}")]
 
 
 def _skew(fault: Fault) -> str:
@@ -151,7 +194,7 @@ def _pulled_fields(pull: Pull, fields: Sequence[Field], path: str) -> Finding:
     soap_name = {field.rest.name: field.soap.name for field in fields if field.rest and field.soap}
     unknown = [name for name in pull.fields if name not in names]
     if not unknown:
-        return Finding(what, True, f"{len(pull.fields)} fields, all there")
+        return Finding(what, True, f"{len(pull.fields)} field{'' if len(pull.fields) == 1 else 's'}, all there")
     hints = [f"{name} → {soap_name[name]}" if name in soap_name else f"{name}: {_nearest(name, names)}" for name in unknown]
     detail = f"Marketo has no field with the SOAP name {', '.join(unknown)}"
     return Finding(what, False, detail, f"correct {path}.pulls.{pull.name}.fields: {'; '.join(hints)}")

@@ -122,9 +122,12 @@ class Dictionaries:
     async def _remember(self, described: Sequence[KnownField], now: datetime) -> None:
         async with self._lease.transaction() as connection:
             await fields.lock(connection, self.instance)
-            drifted = drift.compare(await fields.read(connection, self.instance), described)
+            before = await fields.read(connection, self.instance)
+            drifted = drift.compare(before, described)
             await fields.remember(connection, self.instance, described, now)
-            await self._order_backfills(connection, drifted.appeared)
+            # Where there was no REST before, the mirror has the fields by their SOAP names.
+            named_anew = described if before and all(field.data_type is None for field in before) else ()
+            await self._order_backfills(connection, drifted.appeared or named_anew)
         self._tell(drifted)
 
     async def _order_backfills(self, connection: Connection, appeared: Sequence[KnownField]) -> None:

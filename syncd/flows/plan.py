@@ -21,6 +21,7 @@ from syncd.store.leases import Connection, Lease
 KEYS_PER_CALL = 100
 """Marketo silently ignores further ones (protocol 1.3)."""
 
+REFUSED_FOR = timedelta(days=1)
 LOOK_EVERY = timedelta(seconds=5)
 """How soon a pull that waits for its time sees a backfill, or windows that another of its streams has planned."""
 
@@ -47,6 +48,7 @@ async def register(connection: Connection, instance: Instance, now: datetime) ->
     if instance.history is not None:
         for day in (now, now + timedelta(days=1)):
             await leads.ensure_history(connection, instance.name, day.date())
+    await cursors.retire_others(connection, instance.name, [pull.name for pull in instance.pulls])
     for pull in instance.pulls:
         if await cursors.register(connection, instance.name, pull.name, selector_of(pull), pull.since, now):
             log.info("pull_asks_anew", instance=instance.name, pull=pull.name, reason="it asks for something else than before")
@@ -62,6 +64,7 @@ class Planner:
         self._lease = lease
         self._clock = clock
         self._marketo_now = marketo_now
+        self._refused: dict[str, datetime] = {}
         self._log = log.bind(instance=instance.name, pull=pull.name)
 
     async def plan(self, state: PullState) -> Outcome:
@@ -73,7 +76,8 @@ class Planner:
             if isinstance(outcome, Idle) and state.backfill is not None:
                 return await self._backfill(state, select.since, now)
             return outcome
-        due = state.planned_at is None or state.backfill is not None or state.planned_at + self._pull.every <= now
+        # A walk of a time to come was planned by a clock that was ahead.
+        due = state.planned_at is None or state.backfill is not None or not now - self._pull.every < state.planned_at <= now
         if state.unfinished or not due:
             return Idle(now + LOOK_EVERY)
         return await self._walk(select, state.backfill, now)
@@ -84,7 +88,9 @@ class Planner:
         at_marketo = self._marketo_now()
         if stepped_back(state.planned_until, at_marketo, pull.overlap, pull.margin) and state.planned_at is not None:
             async with self._lease.transaction() as connection:
-                await cursors.rewind(connection, self._instance, pull.name, at_marketo - pull.margin, now - pull.every)
+                rewound = await cursors.rewind(connection, self._instance, pull.name, at_marketo - pull.margin, now - pull.every)
+            if not rewound:
+                return Idle(now + LOOK_EVERY)
             self._log.warning(
                 "clock_stepped_back", planned_until=state.planned_until.isoformat(), remedy="its windows are planned once more"
             )
@@ -128,13 +134,21 @@ class Planner:
 
     async def _walk(self, select: StaticList | Keys, backfill: int | None, now: datetime) -> Outcome:
         pull = self._pull
-        groups = None if isinstance(select, StaticList) else in_groups(await _keys_of(select))
+        groups = None if isinstance(select, StaticList) else in_groups(self._without_refused(await _keys_of(select), now))
         async with self._lease.transaction() as connection:
             if groups is None:
                 await cursors.plan_list(connection, self._instance, pull.name, pull.source, now, backfill)
             else:
                 await cursors.plan_keys(connection, self._instance, pull.name, pull.source, groups, now, backfill)
         return Worked(0)
+
+    def refuse(self, key: str) -> None:
+        """Marketo refuses this key: to find that out cost several calls, so it is left out for a day."""
+        self._refused[key] = self._clock.now()
+
+    def _without_refused(self, keys: Sequence[str], now: datetime) -> Sequence[str]:
+        self._refused = {key: at for key, at in self._refused.items() if now - REFUSED_FOR < at <= now}
+        return [key for key in keys if key not in self._refused]
 
 
 def in_groups(keys: Sequence[str]) -> list[Sequence[str]]:

@@ -13,7 +13,7 @@ import structlog
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
 from syncd.core.mirror import Dictionary
-from syncd.core.retry import Block, backoff, decide
+from syncd.core.retry import SLOW_RETRY, Block, backoff, decide
 from syncd.core.settings import Instance, Pull, StaticList
 from syncd.core.windows import WORTH_SPLITTING, Window, halves, parts
 from syncd.flows.loop import SECOND, Idle, Outcome, Worked
@@ -22,7 +22,7 @@ from syncd.flows.plan import Planner
 from syncd.flows.reading import MirroredPage, Reader
 from syncd.marketo.soap import SoapApi
 from syncd.ops.metrics import Metrics
-from syncd.store import cursors, leads, lists
+from syncd.store import backfills, cursors, leads, lists
 from syncd.store.cursors import OpenWindow
 from syncd.store.leads import Asker
 from syncd.store.leases import Connection, Lease
@@ -103,9 +103,9 @@ class PullStream:
                 return walk
             if walk.pages is None:
                 walk.pages = await self._shared.reader.pages(walk.window)
-            page = await walk.pages.next()
+            outcome = await self._write(walk, await walk.pages.next())
             self._faults = 0
-            return await self._write(walk, page)
+            return outcome
         except Fault as fault:
             return await self._met(fault, self._walk)
         except Exception:
@@ -125,7 +125,7 @@ class PullStream:
         async with self._shared.planning:
             state = await cursors.state(self._lease.pool, self.instance, self._pull.name)
             now = self._clock.now()
-            if state.state == "blocked" and state.retry_at is not None and state.retry_at <= now:
+            if state.state == "blocked" and state.retry_at is not None and not now < state.retry_at <= now + SLOW_RETRY:
                 async with self._lease.transaction() as connection:
                     await cursors.unblock(connection, self.instance, self._pull.name)
             elif state.state != "running":
@@ -158,12 +158,13 @@ class PullStream:
                 raise Fault(Nature.TRANSIENT, "older_answer", message, "getMultipleLeads")
             if isinstance(self._pull.select, StaticList):
                 ids = [row.lead_id for row in rows]
-                await lists.seen(connection, self.instance, str(self._pull.select.list), ids, now)
+                await lists.seen(connection, self.instance, str(self._pull.select.list), walk.window.id, ids, now)
             goes_on = await self._move(connection, walk, page, got, expected, upserted.dropped)
         self._metrics.page(self.instance, self._pull.name, len(rows), upserted.created, upserted.changed, upserted.dropped)
         walk.position, walk.leads, walk.expected = page.position, got, expected
         if not goes_on:
             self._restarts = 0
+            await self._tell_of_backfill(walk.window)
             self._log.debug("window_walked", window=walk.window.id, leads=got, expected=expected)
             await self.close()
         return Worked(len(rows))
@@ -185,13 +186,19 @@ class PullStream:
             goes_on = False
         else:
             moved = await cursors.finish(connection, window.id, got, expected, now, dropped)
-            if isinstance(self._pull.select, StaticList):
-                left = await lists.walked(connection, self.instance, str(self._pull.select.list), window.planned_at, now)
-                self._log.info("list_walked", window=window.id, members=got, left=left)
+            if isinstance(self._pull.select, StaticList) and page.remaining == 0:  # the end of a list (protocol 1.4)
+                left = await lists.walked(connection, self.instance, str(self._pull.select.list), window.id, now)
+                level = self._log.info if left else self._log.debug
+                level("list_walked", window=window.id, members=got, left=left)
             goes_on = False
         if moved is None:
             raise AssertionError(f"window {window.id} was moved by somebody else under our lease")
         return goes_on
+
+    async def _tell_of_backfill(self, window: OpenWindow) -> None:
+        progress = await backfills.progress(self._lease.pool, window.backfill) if window.backfill else None
+        if progress is not None and progress.finished_at is not None:
+            self._log.info("backfill_finished", backfill=window.backfill, windows=progress.windows, leads=progress.leads)
 
     async def _shares(self, connection: Connection, walk: _Walk, expected: int, came: int) -> list[Window]:
         """How the window is shared with other streams, on its first reply only; none when it is walked whole."""
@@ -252,6 +259,7 @@ class PullStream:
             else:
                 await cursors.finish(connection, walk.window.id, 0, 0, now, message=f"passed over: {fault}")
         if not half:
+            self._planner.refuse(keys[0])
             self._log.warning("key_refused", window=walk.window.id, fault=str(fault))
         self._faults = 0
         return Worked(0)

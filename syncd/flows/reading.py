@@ -75,8 +75,12 @@ class Reader:
 
     def _asked(self, dictionary: Dictionary) -> tuple[str, ...]:
         """The fields of the pull that there are: one that has vanished from describe must not make Marketo refuse all."""
-        fields = self._pull.fields
-        asked = tuple(name for name in fields if name in dictionary.names) if dictionary.names else fields
+        fields, names = self._pull.fields, dictionary.names
+        unknown = [name for name in self._pull.where if names and name not in names and name not in ("Id", "Email")]
+        if unknown:
+            message = f"Marketo has no field {', '.join(unknown)}, by which pulls.{self._pull.name}.where would keep out every lead"
+            raise Fault(Nature.CONFIGURATION, "where", message, "describe")
+        asked = tuple(name for name in fields if name in names) if names else fields
         if fields and not asked:
             message = f"Marketo has none of the fields that are asked for any more; correct pulls.{self._pull.name}.fields"
             raise Fault(Nature.CONFIGURATION, "fields", message, "describe")

@@ -1,7 +1,8 @@
 """What time alone decides: jobs that never came to exist, pushes to be tried again, partitions, what may be forgotten."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
+import asyncpg
 import structlog
 
 from syncd.core.clock import Clock
@@ -16,6 +17,7 @@ log = structlog.get_logger()
 EVERY = timedelta(seconds=10)
 PARTITIONS_AHEAD = 3  # days
 KEEP_WINDOWS = timedelta(days=30)
+DROP_HISTORY_EVERY = timedelta(hours=1)
 KEEP_FORMER_HISTORY = timedelta(days=90)
 """Of an instance whose history was turned off."""
 RUNS_SEEN_WITHIN = timedelta(days=7)
@@ -29,7 +31,7 @@ class Sweep:
     def __init__(self, instance: Instance, lease: Lease, clock: Clock) -> None:
         self.instance = instance.name
         self._history = instance.history
-        self._history_dropped_on: date | None = None
+        self._drop_history_at = datetime.min.replace(tzinfo=UTC)
         self._unconfirmed_after = {push.name: push.unconfirmed_after for push in instance.pushes}
         self._lease = lease
         self._clock = clock
@@ -59,13 +61,16 @@ class Sweep:
         """Nothing is under way between two steps."""
 
     async def _drop_history(self, today: date) -> None:
-        """Once a day, and apart from all else: it waits for whoever reads the history, but not for long."""
-        if self._history_dropped_on == today:
+        """Now and then, in a transaction of its own."""
+        if self._clock.now() < self._drop_history_at:
             return
-        keep = self._history or KEEP_FORMER_HISTORY
-        async with self._lease.transaction() as connection:
-            dropped = await leads.drop_history(connection, self.instance, today - keep)
-        self._history_dropped_on = today
+        self._drop_history_at = self._clock.now() + DROP_HISTORY_EVERY
+        try:
+            async with self._lease.transaction() as connection:
+                dropped = await leads.drop_history(connection, self.instance, today, self._history or KEEP_FORMER_HISTORY)
+        except asyncpg.LockNotAvailableError:
+            self._log.info("history_busy", reason="somebody reads it; what is too old is dropped later")
+            return
         if dropped:
             self._log.info("history_dropped", days=dropped)
 

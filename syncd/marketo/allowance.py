@@ -9,12 +9,17 @@ import structlog
 
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
-from syncd.core.quota import Api, CallLedger, quota_day, resume_at
+from syncd.core.quota import Api, CallLedger, next_reset, quota_day, resume_at
 from syncd.core.settings import Limits
 
 log = structlog.get_logger()
 
 BLOCK = 20  # calls reserved at once, fewer where the day has few
+SPENT = frozenset(("20015", "607"))  # Marketo's codes
+DAILY, RESERVE, ALL = "daily_calls", "urgent_reserve", "subscription_calls"  # ours
+APIS: tuple[Api, ...] = ("rest", "soap")
+
+Pause = tuple[Api, str]  # and the code of the quota that is spent
 
 
 class Quota:
@@ -66,45 +71,64 @@ class Quota:
     def _spent(self, api: Api) -> Fault:
         now = self._clock.now()
         message = f"the {self._limit} calls allowed on {quota_day(now)} (US Central) are spent; waiting until {_minute(resume_at(now))}"
-        return Fault(Nature.QUOTA, "daily_calls", message, api, executed=False)
+        return Fault(Nature.QUOTA, DAILY, message, api, executed=False)
 
 
 class Pauses:
-    """Which APIs have spent their quota by Marketo's own word, so that not every flow asks it. Forgotten by a restart, for one call."""
+    """Which APIs have spent a quota of the day. Forgotten by a restart, for one call.
+
+    Marketo's own word is kept to, so that not every flow asks it. What our own count says is only told: each call is counted
+    anew, and may find more than the one before.
+    """
 
     def __init__(self, instance: str, clock: Clock) -> None:
         self._instance = instance
         self._clock = clock
-        self._paused: dict[Api, tuple[datetime, str]] = {}
+        self._ends: dict[Pause, datetime] = {}
 
     def begin(self, api: Api, code: str) -> None:
-        """Marketo refused a call to `api` as over the day's quota."""
-        until = resume_at(self._clock.now())
-        if api not in self._paused:
+        """A call to `api` was refused as over the quota of `code`, by Marketo (SPENT) or before it was sent."""
+        until = _end(code, self._clock.now())
+        if not self._lasts((api, code)):
             log.warning("api_paused", instance=self._instance, api=api, code=code, until=until.isoformat(timespec="seconds"))
-        self._paused[api] = until, code
+        self._ends[api, code] = until
 
     def active(self, api: Api) -> bool:
-        """Whether `api` is paused now."""
-        return api in self._paused and self._clock.now() < self._until(api)
+        """Whether `api` is paused now, for ordinary calls at least."""
+        return any(pause[0] == api and self._lasts(pause) for pause in self._ends)
 
     def check(self, api: Api) -> None:
-        """Raises Fault(QUOTA) with Marketo's code while `api` is paused."""
-        if api not in self._paused:
-            return
-        until, code = self._until(api), self._paused[api][1]
-        if self._clock.now() < until:
-            message = f"the quota of the day was spent (US Central); nothing is called until {_minute(until)}"
-            raise Fault(Nature.QUOTA, code, message, api, executed=False)
-        del self._paused[api]
-        log.info("api_resumed", instance=self._instance, api=api)
+        """Raises Fault(QUOTA) with Marketo's code while Marketo has paused `api`."""
+        for pause in self._ends:
+            if pause[0] == api and pause[1] in SPENT and self._lasts(pause):
+                message = f"the quota of the day was spent (US Central); nothing is called until {_minute(self._ends[pause])}"
+                raise Fault(Nature.QUOTA, pause[1], message, api, executed=False)
 
-    def _until(self, api: Api) -> datetime:
-        """No later than a refusal of this moment would say: the clock may have been ahead, and set back since."""
-        until, code = self._paused[api]
-        until = min(until, resume_at(self._clock.now()))
-        self._paused[api] = until, code
-        return until
+    def ended_by(self, api: Api, urgent: bool) -> list[Pause]:
+        """What is over when a call to `api` passes that was checked just now.
+
+        An urgent one says nothing of the reserve, which is not kept from it. Our share of the day is one for both APIs.
+        """
+        ours = (api, DAILY) in self._ends
+        return [
+            (paused, code) for paused, code in self._ends if (ours if code == DAILY else paused == api and not (urgent and code == RESERVE))
+        ]
+
+    def end(self, pauses: list[Pause]) -> None:
+        """A call has passed, and these are over, unless Marketo has spoken again meanwhile."""
+        ended = {pause for pause in pauses if pause in self._ends and not (pause[1] in SPENT and self._lasts(pause))}
+        for pause in ended:
+            del self._ends[pause]
+        for api in sorted({api for api, _ in ended} - {api for api, _ in self._ends}):
+            log.info("api_resumed", instance=self._instance, api=api)
+
+    def _lasts(self, pause: Pause) -> bool:
+        """No longer than a refusal of this moment would say: the clock may have been ahead, and set back since."""
+        if pause not in self._ends:
+            return False
+        now = self._clock.now()
+        self._ends[pause] = min(self._ends[pause], _end(pause[1], now))
+        return now < self._ends[pause]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +181,7 @@ class Subscription:
             f"and {max(0, self._total - self._mark.ours):,} others'"
         )
         kept = "none is left" if urgent else f"the last {self._reserve:,} are kept for urgent calls"
-        code = "subscription_calls" if urgent else "urgent_reserve"
+        code = ALL if urgent else RESERVE
         raise Fault(Nature.QUOTA, code, f"{spent}; {kept}; waiting until {_minute(resume_at(now))}", api, executed=False)
 
     def _turn_the_day(self) -> None:
@@ -170,6 +194,7 @@ class Allowance:
     """All that one day has for an instance."""
 
     def __init__(self, instance: str, limits: Limits, clock: Clock, ledger: CallLedger) -> None:
+        self._clock = clock
         self.pauses = Pauses(instance, clock)
         self.subscription = Subscription(limits, clock)
         self.quota = Quota(limits.daily_calls, clock, ledger)
@@ -177,14 +202,35 @@ class Allowance:
     def check(self, api: Api, urgent: bool) -> None:
         """Raises Fault(QUOTA) when it is known that no call may be made now."""
         self.pauses.check(api)
-        self.subscription.check(api, urgent)
+        try:
+            self.subscription.check(api, urgent)
+        except Fault as fault:
+            self.pauses.begin(api, fault.code)
+            raise
 
     async def take(self, api: Api, urgent: bool) -> None:
         """Charge one call, which goes out now. Raises Fault(QUOTA)."""
         self.check(api, urgent)
-        await self.quota.take(api)
+        ended = self.pauses.ended_by(api, urgent)  # before any waiting: others may be refused meanwhile
+        try:
+            await self.quota.take(api)
+        except Fault as fault:
+            self._begin_for_all(fault.code)
+            raise
         if api == "rest":
             self.subscription.count()
+        self.pauses.end(ended)
+
+    def _begin_for_all(self, code: str) -> None:
+        """Our share of the day is spent, for both APIs; but one may have calls left of those that it had reserved."""
+        for api in APIS:
+            if not self.quota.unused(api, quota_day(self._clock.now())):
+                self.pauses.begin(api, code)
+
+
+def _end(code: str, now: datetime) -> datetime:
+    """When a pause of `code` that begins at `now` ends: Marketo's clock may be another, our own count starts anew by ours."""
+    return resume_at(now) if code in SPENT else next_reset(now)
 
 
 def _minute(moment: datetime) -> str:

@@ -20,14 +20,14 @@ def _field(entry: Any) -> Field:
     match entry:
         case {"displayName": str(display_name), "dataType": str(data_type)}:
             length = entry.get("length")
-            length = length if isinstance(length, int) else None
+            length = length if type(length) is int and 0 <= length < 2**31 else None
             return Field(display_name, data_type, length, _name(entry.get("rest")), _name(entry.get("soap")))
     raise garbled("a field of describe has no displayName or no dataType", ENDPOINT)
 
 
 def _name(side: Any) -> FieldName | None:
     match side:
-        case {"name": str(name)} if name:
+        case {"name": str(name)} if name and "\0" not in name:
             return FieldName(name, side.get("readOnly") is True)
         case None:
             return None

@@ -15,7 +15,7 @@ from syncd.core.faults import Fault
 from syncd.core.observe import Observe
 from syncd.core.quota import Api, CallLedger
 from syncd.core.settings import Limits
-from syncd.marketo.allowance import Allowance, Mark
+from syncd.marketo.allowance import SPENT, Allowance, Mark
 
 log = structlog.get_logger()
 
@@ -23,7 +23,6 @@ SPAN = timedelta(seconds=20)
 BURST = 5
 LOOK_AGAIN = 1.0  # seconds, at the most, between two looks at a window that a brake narrows: it widens by itself
 BRAKED_BY: dict[str, BrakeKind] = {"20023": "pace", "606": "pace", "20024": "concurrency", "615": "concurrency"}
-SPENT = frozenset(("20015", "607"))
 
 
 class Window:

@@ -45,7 +45,7 @@ class OpenWindow:
 REGISTER = """
 INSERT INTO syncd.pull AS p (instance, pull, selector, planned_until) VALUES ($1, $2, $3, $4)
 ON CONFLICT (instance, pull) DO UPDATE
-   SET selector = excluded.selector,
+   SET selector = excluded.selector, configured = true,
        planned_until = CASE WHEN p.planned_at IS NULL OR $5 THEN excluded.planned_until
                             ELSE greatest(p.planned_until, excluded.planned_until) END,
        planned_at = CASE WHEN NOT $5 THEN p.planned_at END,
@@ -53,6 +53,7 @@ ON CONFLICT (instance, pull) DO UPDATE
        retry_at = NULL,
        message = CASE WHEN p.state = 'blocked' THEN NULL ELSE p.message END
 """
+OTHERS = "UPDATE syncd.pull SET configured = false WHERE instance = $1 AND pull <> ALL ($2::text[]) AND configured"
 SELECTOR = "SELECT selector, planned_at FROM syncd.pull WHERE instance = $1 AND pull = $2 FOR UPDATE"
 ABANDON = """
 UPDATE syncd.pull_window SET state = 'abandoned', keys = NULL, finished_at = $3, message = 'the pull asks for something else now'
@@ -72,11 +73,10 @@ SELECT p.state, p.planned_until, p.planned_at, p.retry_at, b.id AS backfill, b.s
  WHERE p.instance = $1 AND p.pull = $2
 """
 REWIND = """
-UPDATE syncd.pull p
-   SET planned_at = $4,
-       planned_until = coalesce((SELECT min(w.starts_at) FROM syncd.pull_window w
-                                  WHERE w.instance = $1 AND w.pull = $2 AND w.backfill_id IS NULL AND w.ends_at > $3), $3)
- WHERE instance = $1 AND pull = $2
+UPDATE syncd.pull p SET planned_at = $4, planned_until = f.starts_at
+  FROM (SELECT coalesce(min(w.starts_at), $3) AS starts_at FROM syncd.pull_window w
+         WHERE w.instance = $1 AND w.pull = $2 AND w.backfill_id IS NULL AND w.ends_at > $3) f
+ WHERE p.instance = $1 AND p.pull = $2 AND f.starts_at < p.planned_until RETURNING true
 """
 PLAN_WINDOWS = """
 INSERT INTO syncd.pull_window (instance, pull, source, starts_at, ends_at, planned_at, backfill_id, parent_id, depth)
@@ -175,6 +175,11 @@ async def register(connection: Connection, instance: str, pull: str, selector: s
     return True
 
 
+async def retire_others(connection: Connection, instance: str, pulls: Sequence[str]) -> None:
+    """The YAML has these pulls of the instance and no others."""
+    await connection.execute(OTHERS, instance, list(pulls))
+
+
 def kind_of(selector: str) -> str:
     """Which kind of selector it is: the name before the first `=`."""
     return selector.partition("=")[0]
@@ -195,9 +200,12 @@ async def plan(
     await connection.execute(PLANNED, instance, pull, until, now)
 
 
-async def rewind(connection: Connection, instance: str, pull: str, until: datetime, planned_at: datetime) -> None:
-    """Let windows be planned once more from the first one on that ends after `until`, for the clock that planned it was ahead."""
-    await connection.execute(REWIND, instance, pull, until, planned_at)
+async def rewind(connection: Connection, instance: str, pull: str, until: datetime, planned_at: datetime) -> bool:
+    """Let windows be planned once more from the first one on that ends after `until`, for the clock that planned it was ahead.
+
+    False when there is nothing to go back to: then the clock is behind all that was ever planned.
+    """
+    return await connection.fetchval(REWIND, instance, pull, until, planned_at) is True
 
 
 async def plan_backfill(

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from hashlib import blake2b
 
 import orjson
 
@@ -13,8 +14,11 @@ from syncd.store.leases import Connection
 # one probe of the primary key. The LIMITs keep it one: a plain join was planned as a walk over the whole mirror for each page, as
 # long as a new mirror was not analyzed.
 #
-# A digest begins with a mark of the question that was asked. When a row really changes, the digests of pulls that own a field of
-# the change lose all but that mark, since their next answer must be compared in full; when it doesn't, ours is only noted.
+# A row of a time to come was written by a clock that was ahead: it is no newer than this answer.
+#
+# A digest begins with a mark of the question that was asked, and covers what could be answered. When a row really changes, the
+# digests of pulls that own a field of the change lose all but that mark, since their next answer must be compared in full; when it
+# doesn't, ours is only noted.
 #
 # A row that history is to be written of is locked first, so that `old` is what the new value replaces, whatever another pull does
 # meanwhile; unchanged ones are not, as a lock is a write. Of fields that were never asked for before, nobody knows since when they
@@ -29,7 +33,7 @@ WITH fresh AS MATERIALIZED (
            SELECT true AS found, l.digests ->> $7 AS digest, l.deleted_at FROM syncd.lead l
             WHERE l.instance = $1 AND l.lead_id = p.lead_id LIMIT 1
            ) l ON true
-     WHERE l.digest IS DISTINCT FROM p.digest OR l.deleted_at < $9
+     WHERE l.digest IS DISTINCT FROM p.digest OR l.deleted_at < $9 OR l.deleted_at > $10
      ORDER BY p.lead_id
 ), held AS MATERIALIZED (
     SELECT f.*, l.digests AS old_digests, l.email AS old_email, l.attributes || coalesce(l.misfits, '{}') AS old_values,
@@ -64,7 +68,8 @@ WITH fresh AS MATERIALIZED (
                                   nullif(coalesce(l.misfits - $8::text[], '{}') || coalesce(excluded.misfits, '{}'), '{}') AS misfits
                           ) n
                   ) m)
-     WHERE l.asked_at <= excluded.asked_at AND (l.deleted_at IS NULL OR l.deleted_at < excluded.asked_at)
+     WHERE (l.asked_at <= excluded.asked_at OR l.asked_at > $10)
+       AND (l.deleted_at IS NULL OR l.deleted_at < excluded.asked_at OR l.deleted_at > $10)
     RETURNING (xmax = 0) AS created, changed_at = $10 AS changed
 ), lines AS (
     INSERT INTO syncd.lead_history (instance, lead_id, pull, seen_at, field, old, new)
@@ -88,7 +93,9 @@ SELECT count(*) FILTER (WHERE created) AS created, count(*) FILTER (WHERE change
   FROM written
 """
 ENSURE_HISTORY = "SELECT syncd.ensure_lead_history($1, $2)"
-DROP_HISTORY = "SELECT syncd.drop_lead_history($1, $2)"
+WAIT_NO_LONGER = "SET LOCAL lock_timeout = '2s'"
+# Of the two clocks the one that is behind counts: what was dropped by mistake is gone.
+DROP_HISTORY = "SELECT syncd.drop_lead_history($1, least($2::date, current_date) - $3::integer)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,7 @@ async def upsert(
     """
     latest = {row.lead_id: number for number, row in enumerate(rows)}.values()
     page = [rows[number] for number in latest]
+    answerable = blake2b("\n".join(sorted(asker.owned or ())).encode(), digest_size=3).hexdigest()
     record = await connection.fetchrow(
         UPSERT,
         instance,
@@ -139,7 +147,7 @@ async def upsert(
         [row.email for row in page],
         [row.attributes for row in page],
         [row.misfits for row in page],
-        [f"{asker.question}:{row.digest}" for row in page],
+        [f"{asker.question}:{answerable}{row.digest}" for row in page],
         asker.pull,
         asker.owned,
         asked_at,
@@ -157,6 +165,10 @@ async def ensure_history(connection: Connection, instance: str, day: date) -> No
     await connection.execute(ENSURE_HISTORY, instance, day)
 
 
-async def drop_history(connection: Connection, instance: str, before: date) -> int:
-    """Drop the history of days before `before`; returns of how many."""
-    return await connection.fetchval(DROP_HISTORY, instance, before)  # type: ignore[no-any-return]
+async def drop_history(connection: Connection, instance: str, today: date, keep: timedelta) -> int:
+    """Drop the history of days more than `keep` before `today` (UTC); returns of how many.
+
+    It waits 2 s at most for whoever reads the history, as all writers then wait behind it. Raises asyncpg's LockNotAvailableError.
+    """
+    await connection.execute(WAIT_NO_LONGER)
+    return await connection.fetchval(DROP_HISTORY, instance, today, keep.days)  # type: ignore[no-any-return]

@@ -68,7 +68,7 @@ class InstanceStatus:
     holder: str | None
     silent_for: float | None
     leads: int
-    calls_today: dict[str, int]
+    calls_today: dict[str, int]  # charged, which is ahead of what was made
     api_users: list[ApiUser]
     pulls: list[PullStatus]
     pushes: list[PushStatus]
@@ -82,7 +82,8 @@ SELECT format('pid %s on %s', pid, host) AS holder, extract(epoch FROM clock_tim
 """
 LEADS = "SELECT count(*) FROM syncd.lead WHERE instance = $1 AND deleted_at IS NULL"
 PULLS = """
-SELECT p.pull AS name, p.state, p.message, coalesce(w.first_open, p.planned_until) AS watermark,
+SELECT p.pull AS name, CASE WHEN p.configured THEN p.state ELSE 'not in the configuration' END AS state, p.message,
+       coalesce(w.first_open, p.planned_until) AS watermark,
        coalesce(w.open_windows, 0) AS open_windows, coalesce(w.done_windows, 0) AS done_windows,
        coalesce(w.leads_walked, 0)::bigint AS leads_walked, coalesce(w.leads_left, 0)::bigint AS leads_left,
        coalesce(w.leads_dropped, 0)::bigint AS leads_dropped

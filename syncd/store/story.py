@@ -164,7 +164,7 @@ async def stories(pool: Pool, instance: str, who: str, lookup_fields: Mapping[st
     told of each: which of them Marketo took, nobody knows.
     """
     who = who.strip()
-    by_id = who.isascii() and who.isdigit()
+    by_id = who.isascii() and who.isdigit() and len(who) <= 19
     rows = await pool.fetch(BY_EMAIL, instance, who) if not by_id else []
     if by_id and int(who) <= LARGEST_ID:
         rows = await pool.fetch(BY_ID, instance, int(who))

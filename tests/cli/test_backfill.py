@@ -20,6 +20,7 @@ import pytest
 from syncd.cli.backfill import left_of, line_of, rate_of
 from syncd.cli.render import NOTHING
 from syncd.simulator import ScaledClock, Simulator, SimulatorSettings
+from syncd.store import backfills
 from syncd.store.backfills import Progress
 from tests.cli.conftest import LONGEST, Run, Start, Yaml
 
@@ -242,6 +243,44 @@ async def test_watching_tells_what_is_in_the_way(start: Start, yaml: Yaml, pool:
     await pool.execute("UPDATE syncd.backfill SET finished_at = now()")
     code, said = await again.end()
     assert (code, said.splitlines()[-1]) == (0, "finished: 50 leads in 2 windows")
+
+
+@pytest.mark.usefixtures("registered")
+async def test_what_stays_as_it_is_is_told_once(syncd: Run, yaml: Yaml, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    backfill = await pool.fetchval(RUNNING, None)
+    for window in (("done", 10, 10), ("open", 40, 30)):
+        await pool.execute(WINDOW, *window, backfill)
+    await pool.execute(ALIVE)
+    await pool.execute("UPDATE syncd.pull SET state = 'blocked', message = 'denied' WHERE pull = 'people'")
+    looks, look = 0, backfills.progress
+
+    async def counted(pool: asyncpg.Pool, backfill: int) -> Progress | None:
+        nonlocal looks
+        looks += 1
+        return await look(pool, backfill)
+
+    monkeypatch.setattr(backfills, "progress", counted)
+    monkeypatch.setattr("syncd.cli.backfill.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("syncd.cli.backfill.TELL_EVERY", 0.0)
+    watching = asyncio.ensure_future(syncd("backfill", "-c", yaml.write(), "--pull", "people", "--watch"))
+    for count in (30, 35):
+        await pool.execute("UPDATE syncd.pull_window SET leads = $1 WHERE state = 'open'", count)
+        before = looks
+        async with asyncio.timeout(LONGEST):
+            while looks < before + 5:
+                await asyncio.sleep(0.01)
+    await pool.execute("UPDATE syncd.backfill SET finished_at = now()")
+    ran = await watching
+    assert (ran.code, ran.out.splitlines()) == (
+        0,
+        [
+            "people: is being backfilled already; nothing more was ordered",
+            "the pull is blocked: denied",
+            "1 of 2 windows, 40 leads",
+            "1 of 2 windows, 45 leads",
+            "finished: 45 leads in 2 windows",
+        ],
+    )
 
 
 @pytest.mark.usefixtures("registered")

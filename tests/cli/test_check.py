@@ -2,10 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+import re
+import time
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -19,7 +22,7 @@ from syncd.flows.check import probe
 from syncd.marketo.wire import open_wire
 from syncd.ops.clock import WallClock
 from syncd.ops.metrics import Metrics
-from syncd.simulator import Simulator
+from syncd.simulator import ScaledClock, Simulator, SimulatorSettings
 from syncd.store import requests, schema
 from tests.cli.conftest import LONGEST, Run, Yaml
 
@@ -153,6 +156,77 @@ async def test_misspelt_fields(syncd: Run, yaml: Yaml) -> None:
             "Zebra: look up its name in Admin > Field Management",
         ),
     }
+
+
+async def test_lists_that_are_not_there(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) -> None:
+    async with Simulator(
+        SimulatorSettings(leads=20, static_lists=(("Events.Guests", 12), ("Events.Host", 1))), ScaledClock(1, time.time())
+    ) as marketo:
+        yaml.rest, yaml.soap = marketo.rest_endpoint, marketo.soap_endpoint
+        selects = {
+            "guests": "static_list: Events.Guests",
+            "host": "static_list_id: 1002",
+            "misspelt": "static_list: Events.Gusts",
+            "gone": "static_list_id: 99",
+        }
+        ran = await syncd("check", "-c", with_pulls(yaml, selects))
+        assert not marketo.report().violations
+    assert ran.code == 1
+    assert re.search("✓  pull guests: static list +Events.Guests has 12 members$", ran.out, re.MULTILINE)
+    assert re.search("✓  pull host: static list +1002 has 1 member$", ran.out, re.MULTILINE)
+    assert failed(ran.out) == {
+        "pull misspelt: static list": (
+            "Marketo finds no static list Events.Gusts (20111)",
+            "→ correct instances.acme.pulls.misspelt.select.static_list: ProgramName.ListName, as Marketo has it now",
+        ),
+        "pull gone: static list": (
+            "Marketo finds no static list 99 (20111)",
+            "→ correct instances.acme.pulls.gone.select.static_list_id: its id, as Marketo has it now",
+        ),
+    }
+    assert await pool.fetchval("SELECT calls FROM syncd.api_usage WHERE api = 'soap'") == 5, "a call a list beside the signature's"
+
+
+async def test_lists_are_not_tried_without_access(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) -> None:
+    yaml.encryption_key = "mistaken"
+    ran = await syncd("check", "-c", with_pulls(yaml, {"guests": "static_list: Events.Guests"}))
+    [(what, (detail, _))] = failed(ran.out).items()
+    assert (what, detail.endswith("; static lists were not tried")) == ("SOAP signature", True)
+    assert await pool.fetchval("SELECT calls FROM syncd.api_usage WHERE api = 'soap'") == 1
+
+
+async def test_files_of_keys_that_are_no_use(syncd: Run, yaml: Yaml, tmp_path: Path) -> None:
+    (tmp_path / "good.txt").write_bytes("\ufeffa@example.com\n\n b@example.com \r\na@example.com\n".encode())
+    (tmp_path / "latin.txt").write_bytes(b"\xe9@example.com\n")
+    (tmp_path / "empty.txt").write_bytes(b" \n\n")
+    file = with_pulls(yaml, {name: f"keys: {{type: EMAIL, file: {name}.txt}}" for name in ("good", "latin", "empty", "absent")})
+    ran = await syncd("check", "-c", file)
+    assert ran.code == 1
+    assert re.search(f"✓  pull good: keys +2 keys in {tmp_path}/good.txt$", ran.out, re.MULTILINE)
+    key = "instances.acme.pulls.{}.select.keys.file"
+    assert failed(ran.out) == {
+        "pull latin: keys": (
+            f"the file of keys is not UTF-8 text ({tmp_path}/latin.txt)",
+            f"→ save it as UTF-8, one key a line, or correct {key.format('latin')}",
+        ),
+        "pull empty: keys": (
+            f"the file of keys has no key ({tmp_path}/empty.txt)",
+            f"→ write one key a line into it, or correct {key.format('empty')}",
+        ),
+        "pull absent: keys": (
+            f"the file of keys can't be read: No such file or directory ({tmp_path}/absent.txt)",
+            f"→ put it there, readable for the user whom syncd runs as, or correct {key.format('absent')}",
+        ),
+    }
+    assert (await syncd("status", "-c", file)).code == 0, "all else works without them"
+
+
+def with_pulls(yaml: Yaml, selects: Mapping[str, str]) -> Path:
+    """The YAML with pulls more: name → what stands in `select`."""
+    more = "".join(f", {name}: {{source: soap, select: {{{select}}}, fields: [Company]}}" for name, select in selects.items())
+    file = yaml.write()
+    file.write_text(re.sub(r"(?m)^( +pulls: .*)\}$", lambda line: f"{line[1]}{more}}}", file.read_text()))
+    return file
 
 
 async def test_five_mistakes_are_told_at_once(syncd: Run, yaml: Yaml) -> None:

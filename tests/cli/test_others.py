@@ -1,6 +1,7 @@
 """`syncd migrate`, `status` and `simulate`, and how commands come to an embedded database."""
 
 import json
+import re
 import signal
 import socket
 from datetime import datetime
@@ -15,6 +16,8 @@ from syncd.core.settings import Database
 from syncd.store import migrate, schema
 from syncd.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from tests.cli.conftest import Run, Start, Yaml
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 async def test_migrate_says_from_and_to(syncd: Run, yaml: Yaml, empty_database: str) -> None:
@@ -107,8 +110,24 @@ async def test_simulate_prints_a_configuration_that_loads(start: Start, tmp_path
     snippet, _, report = said.partition("# Its Marketo")
     file = tmp_path / "syncd.yaml"
     file.write_text(snippet)
-    assert load(file, {}).instances[0].name == "rehearsal"
+    [instance] = load(file, {}).instances
+    assert instance.name == "rehearsal"
     assert "violations       none" in report
+
+    (of_readme,) = re.findall(r"^```yaml\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    shown = [line for line in snippet.splitlines() if line and not line.startswith("#")]
+    assert [re.sub(r"(127\.0\.0\.1):\d+", r"\1:8899", line) for line in shown] == of_readme.splitlines()
+
+
+async def test_all_that_simulate_prints_is_there(syncd: Run, start: Start, tmp_path: Path, database: str) -> None:
+    simulator = await start("simulate", "--port", "0", "--leads", "3")
+    printed = ""
+    while "# Its Marketo runs here" not in printed:
+        printed += await simulator.line("")
+    (tmp_path / "syncd.yaml").write_text(printed.replace("embedded: rehearsal-postgres", f'dsn: "{database}"'))
+    ran = await syncd("check", "-c", tmp_path / "syncd.yaml")
+    assert ran.code == 0, ran.out
+    assert re.search("✓  pull guests: static list +Events.Guests has 3 members$", ran.out, re.MULTILINE), "as many as there are"
 
 
 async def test_simulate_on_a_taken_port(start: Start) -> None:

@@ -88,7 +88,6 @@ def without(text: str, part: str) -> str:
     ],
 )
 def test_each_kind_of_select_that_it_shows(line: str, expected: settings.Select, tmp_path: Path) -> None:
-    (tmp_path / "keys.txt").write_text("7\n")
     if isinstance(expected, settings.Keys) and expected.file:
         expected = replace(expected, file=tmp_path / expected.file)
     text = uncommented(without(EXAMPLE.read_text("utf-8"), "updated_since: "), line)

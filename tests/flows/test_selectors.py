@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from syncd.core.settings import Keys, Limits, Pull, StaticList, UpdatedSince
 from syncd.simulator import Fault
@@ -211,7 +212,9 @@ async def test_a_backfill_by_hand_begins_within_seconds_and_finds_what_was_lost(
     await home.pool.execute("DELETE FROM syncd.lead WHERE lead_id = ANY ($1)", lost)
     async with home.pool.acquire() as connection:
         backfill = await backfills.order(connection, "acme", "people", None, "by hand")
-    await home.run(20)
+    with capture_logs() as events:
+        await home.run(20)
+    assert [event["backfill"] for event in events if event["event"] == "backfill_finished"] == [backfill]
     assert await mirror(home) == truth(home)
     progress = await backfills.progress(home.pool, backfill)
     assert progress is not None

@@ -224,6 +224,144 @@ async def test_ordinary_calls_stop_at_the_reserve_and_urgent_ones_at_the_end() -
     await call(limiter)
 
 
+def paused(code: str, *apis: Api) -> list[dict[str, str]]:
+    event = {
+        "event": "api_paused",
+        "log_level": "warning",
+        "instance": "acme",
+        "code": code,
+        "until": f"{MIDNIGHT:%Y-%m-%dT%H:%M:%S}+00:00",
+    }
+    return [{**event, "api": api} for api in apis]
+
+
+def resumed(*apis: Api) -> list[dict[str, str]]:
+    return [{"event": "api_resumed", "log_level": "info", "instance": "acme", "api": api} for api in apis]
+
+
+def gauges(observed: Observed) -> dict[str, bool]:
+    return {api: paused() for api, paused in observed.pauses.items()}
+
+
+async def test_our_own_spent_day_is_told_once_for_both_apis_and_ends_with_the_day() -> None:
+    clock, observed = ManualClock(NOON), Observed()
+    limiter = limiter_of(Limits(calls_per_20s=100_000, daily_calls=3), clock, observed=observed)
+    with capture_logs() as logs:
+        for _ in range(3):
+            await call(limiter)
+        assert gauges(observed) == {"rest": False, "soap": False}
+        for api in ("rest", "soap", "rest"):
+            await refused(limiter, api, urgent=True)
+        assert gauges(observed) == {"rest": True, "soap": True}
+        clock.advance((MIDNIGHT - NOON).total_seconds() - 1)
+        await refused(limiter)
+        assert gauges(observed) == {"rest": True, "soap": True}
+        clock.advance(1)
+        assert gauges(observed) == {"rest": False, "soap": False}
+        await call(limiter, "soap")
+        await call(limiter)
+    assert logs == [*paused("daily_calls", "rest", "soap"), *resumed("rest", "soap")]
+
+
+async def test_a_day_spent_soon_after_midnight_is_not_told_every_ten_minutes() -> None:
+    clock = ManualClock(MIDNIGHT - timedelta(days=1))
+    limiter = limiter_of(Limits(calls_per_20s=100_000, daily_calls=1), clock)
+    with capture_logs() as logs:
+        await call(limiter)
+        while clock.now() < MIDNIGHT:
+            await refused(limiter)
+            clock.advance(600)
+        await call(limiter)
+        await refused(limiter)
+    assert logs[:4] == [*paused("daily_calls", "rest", "soap"), *resumed("rest", "soap")]
+    assert [(entry["event"], entry["until"]) for entry in logs[4:]] == [("api_paused", "2026-03-04T06:00:00+00:00")] * 2
+
+
+async def test_calls_given_back_go_out_at_once() -> None:
+    clock, ledger, observed = ManualClock(NOON), MemoryLedger(), Observed()
+    limiter = limiter_of(Limits(calls_per_20s=100_000, daily_calls=1), clock, ledger, observed)
+    with capture_logs() as logs:
+        await call(limiter)
+        await refused(limiter)
+        await ledger.give_back("soap", date(2026, 3, 2), 1)
+        await call(limiter)
+        assert gauges(observed) == {"rest": False, "soap": False}
+        await refused(limiter, "soap")
+    assert logs == [*paused("daily_calls", "rest", "soap"), *resumed("rest", "soap"), *paused("daily_calls", "rest", "soap")]
+
+
+async def test_an_api_with_reserved_calls_left_is_not_paused_yet() -> None:
+    observed = Observed()
+    limiter = limiter_of(Limits(calls_per_20s=100_000, daily_calls=200), ManualClock(NOON), observed=observed)
+    with capture_logs() as logs:
+        await call(limiter, "soap")  # of two
+        for _ in range(198):
+            await call(limiter)
+        await refused(limiter)
+        assert gauges(observed) == {"rest": True, "soap": False}
+        await call(limiter, "soap")
+        assert gauges(observed) == {"rest": True, "soap": False}
+        await refused(limiter, "soap")
+    assert logs == [*paused("daily_calls", "rest"), *paused("daily_calls", "soap")]
+
+
+async def test_the_reserve_is_told_while_urgent_calls_pass() -> None:
+    clock, observed = ManualClock(NOON), Observed()
+    limiter = limiter_of(Limits(calls_per_20s=100_000, subscription_calls=100, urgent_reserve=2), clock, observed=observed)
+    with capture_logs() as logs:
+        limiter.learn(limiter.mark(0), 98)
+        for _ in range(2):
+            await refused(limiter)
+            await call(limiter, urgent=True)
+            assert gauges(observed) == {"rest": True, "soap": False}
+        for _ in range(2):
+            await refused(limiter, urgent=True)
+        limiter.learn(limiter.mark(0), 99)  # there were fewer: an urgent one passes again, and then an ordinary one too
+        await call(limiter, urgent=True)
+        assert len(logs) == 2
+        limiter.learn(limiter.mark(0), 50)
+        await call(limiter)
+        assert gauges(observed) == {"rest": False, "soap": False}
+    assert logs == [*paused("urgent_reserve", "rest"), *paused("subscription_calls", "rest"), *resumed("rest")]
+
+
+async def test_a_pause_of_marketo_outlasts_one_of_ours() -> None:
+    ledger, observed = MemoryLedger(), Observed()
+    limiter = limiter_of(Limits(calls_per_20s=100_000, daily_calls=1), ManualClock(NOON), ledger, observed)
+    with capture_logs() as logs:
+        await call(limiter)
+        await refused(limiter)
+        limiter.met("soap", fault("20015", Nature.QUOTA))
+        await ledger.give_back("rest", date(2026, 3, 2), 1)
+        await call(limiter)
+        assert gauges(observed) == {"rest": False, "soap": True}
+        assert (await refused(limiter, "soap")).code == "20015"
+    assert logs == [*paused("daily_calls", "rest", "soap"), *paused("20015", "soap"), *resumed("rest")]
+
+
+async def test_a_call_that_was_checked_before_the_reserve_was_reached_ends_nothing() -> None:
+    class SlowLedger(MemoryLedger):
+        answer = asyncio.Event()
+
+        async def reserve(self, api: Api, day: date, wanted: int, limit: int) -> int:
+            await self.answer.wait()
+            return await super().reserve(api, day, wanted, limit)
+
+    ledger, observed = SlowLedger(), Observed()
+    limits = Limits(calls_per_20s=100_000, subscription_calls=100, urgent_reserve=10)
+    limiter = limiter_of(limits, ManualClock(NOON), ledger, observed)
+    with capture_logs() as logs:
+        under_way = asyncio.create_task(call(limiter))
+        while not limiter._allowance.quota._refills:
+            await asyncio.sleep(0)
+        limiter.learn(limiter.mark(0), 90)
+        await refused(limiter)
+        ledger.answer.set()
+        await under_way
+        assert gauges(observed) == {"rest": True, "soap": False}
+    assert logs == paused("urgent_reserve", "rest")
+
+
 async def test_what_was_reserved_and_not_made_is_not_ours_yet() -> None:
     clock, ledger = ManualClock(NOON), MemoryLedger()
     limiter = limiter_of(Limits(calls_per_20s=100_000, subscription_calls=50, urgent_reserve=0), clock, ledger)

@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from syncd.core.windows import Around, Window, halves, plan
-from syncd.store import backfills, cursors
+from syncd.store import backfills, cursors, status
 from syncd.store.cursors import OpenWindow, PullState
 from syncd.store.leases import Lease, Pool
 from tests.store.outgoing import table
@@ -232,3 +232,16 @@ async def test_keys_are_walked_group_by_group_and_forgotten_when_done(lease: Lea
     async with lease.transaction() as connection:
         await cursors.plan_list(connection, "acme", "people", "soap", NOW + timedelta(hours=2), None)
     assert await lease.pool.fetchval("SELECT count(*) FROM syncd.pull_window") == 1
+
+
+async def test_a_pull_that_left_the_configuration_is_shown_as_such_and_goes_on_when_it_comes_back(lease: Lease) -> None:
+    await planned(lease)
+    for configured, shown in (([], "not in the configuration"), (["people"], "running")):
+        async with lease.transaction() as connection:
+            await cursors.retire_others(connection, "acme", configured)
+            if configured:
+                await cursors.register(connection, "acme", "people", "one", SINCE, NOW)
+        found = await status.pull(lease.pool, "acme", "people")
+        assert found is not None
+        assert found.state == shown
+    assert [window.window for window in await open_windows(lease.pool)] == WINDOWS

@@ -39,11 +39,12 @@ async def upsert(
     pull: str = "people",
     owned: Sequence[str] | None = OWNED,
     kept: Sequence[bool] | None = None,
+    now: datetime | None = None,
     **more: Any,
 ) -> Upserted:
     others = {name: fields for name, fields in PULLS.items() if name != pull}
     asker = Asker(pull, **{"question": "123abc", "owned": owned, "others": others, **more})
-    return await leads.upsert(connection, "acme", asker, rows, asked, asked + timedelta(seconds=1), kept)  # type: ignore[arg-type]
+    return await leads.upsert(connection, "acme", asker, rows, asked, now or asked + timedelta(seconds=1), kept)  # type: ignore[arg-type]
 
 
 async def mirror(pool: Pool, lead_id: int = 1) -> dict[str, Any]:
@@ -101,7 +102,7 @@ async def test_a_mirror_that_was_never_analyzed_is_probed_by_its_key(pool: Pool)
 
 async def test_an_older_answer_never_overwrites_a_newer_one(pool: Pool) -> None:
     await upsert(pool, [lead(1, f="new")], T[2])
-    assert await upsert(pool, [lead(1, f="old")], T[1]) == Upserted(0, 0, refused=1)
+    assert await upsert(pool, [lead(1, f="old")], T[1], now=T[4]) == Upserted(0, 0, refused=1)
     assert await mirror(pool) == {"f": "new"}
 
 
@@ -109,7 +110,7 @@ async def test_an_older_answer_does_not_resurrect_a_deleted_lead_and_a_newer_one
     await upsert(pool, [lead(1, f="a")], T[0])
     await pool.execute("UPDATE syncd.lead SET deleted_at = $1", T[2])
     for row, refused in ((lead(1, f="a"), 0), (lead(1, f="b"), 1)):
-        assert await upsert(pool, [row], T[1]) == Upserted(0, 0, refused)
+        assert await upsert(pool, [row], T[1], now=T[4]) == Upserted(0, 0, refused)
     assert await pool.fetchval("SELECT deleted_at FROM syncd.lead") == T[2]
     assert await upsert(pool, [lead(1, f="a")], T[3]) == Upserted(0, 1)
     assert await pool.fetchval("SELECT deleted_at FROM syncd.lead") is None
@@ -257,7 +258,7 @@ async def test_an_older_answer_writes_no_history(pool: Pool) -> None:
     async with pool.acquire() as connection:
         transaction = connection.transaction()
         await transaction.start()
-        assert (await upsert(connection, [lead(1, f="b")], T[2])).refused == 1
+        assert (await upsert(connection, [lead(1, f="b")], T[2], now=T[4])).refused == 1
         await transaction.rollback()  # as a flow does, which then asks anew
     assert await history(pool) == [(1, "people", "f", '"a"', '"c"')]
 
@@ -288,8 +289,8 @@ async def test_history_goes_by_days_and_by_instances(pool: Pool) -> None:
         await upsert(connection, [lead(1, f="a")], T[0] - timedelta(days=3))
         await upsert(connection, [lead(1, f="b")], T[1] - timedelta(days=2))
         await upsert(connection, [lead(1, f="c")], T[2])
-        assert await leads.drop_history(connection, "acme", (T[0] - timedelta(days=1)).date()) == 2
-        assert await leads.drop_history(connection, "never", T[0].date()) == 0
+        assert await leads.drop_history(connection, "acme", T[0].date(), timedelta(days=1)) == 2
+        assert await leads.drop_history(connection, "never", T[0].date(), timedelta(days=1)) == 0
         assert await history(pool) == [(1, "people", "f", '"b"', '"c"')]
         left = await table(pool, "SELECT relname FROM pg_class WHERE relname LIKE 'lead_history_d%' AND relkind = 'r' ORDER BY 1")
     names = [f"lead_history_d202602{day}_{name}" for day in ("27", "28") for name in ("acme_2", "i_acme")]

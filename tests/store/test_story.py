@@ -70,9 +70,9 @@ async def test_changes_of_one_answer_are_one_event(pool: Pool) -> None:
 async def test_lists_and_the_end(pool: Pool) -> None:
     await pulled(pool, 1, "a@x", T[0])
     async with pool.acquire() as connection:
-        await lists.seen(connection, "acme", "P.News", [1, 2], T[1])
-        await lists.seen(connection, "acme", "P.Old", [1], T[2])
-        await lists.walked(connection, "acme", "P.Old", T[3], T[4])
+        await lists.seen(connection, "acme", "P.News", 1, [1, 2], T[1])
+        await lists.seen(connection, "acme", "P.Old", 1, [1], T[2])
+        await lists.walked(connection, "acme", "P.Old", 2, T[4])
     await pool.execute("UPDATE syncd.lead SET deleted_at = $1, merged_into = 7 WHERE lead_id = 1", T[5])
     found = await the_story(pool, "A@X")
     assert found.events == (Seen(T[0]), Joined(T[1], "P.News"), Joined(T[2], "P.Old"), Left(T[4], "P.Old"), Deleted(T[5], 7))
