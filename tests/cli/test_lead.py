@@ -31,7 +31,7 @@ async def insert_ada(pool: asyncpg.Pool) -> None:
     await pool.execute(HISTORY, 4, T + timedelta(minutes=1), "firstName", '"Eda"', '"Ada"')
     await pool.execute(HISTORY, 4, T + timedelta(minutes=1), "notes", None, json.dumps(STEER))
     await pool.execute(HISTORY, 4, T + timedelta(minutes=3), "score", "12345678901234567890123", "1.50")
-    await pool.execute("INSERT INTO syncd.list_membership VALUES ('acme', 'P.News', 4, $1, $1, $2)", T, T + timedelta(minutes=5))
+    await pool.execute("INSERT INTO syncd.list_membership VALUES ('acme', 'P.News', 4, $1, $1, $2, 1)", T, T + timedelta(minutes=5))
     fields = json.dumps({"company": STEER, "title": None})
     await pool.execute(SETTLED, "Ada@example.com", fields, f"1006 {STEER}", T + timedelta(minutes=2), T + timedelta(minutes=4))
 
