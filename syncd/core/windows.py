@@ -95,11 +95,11 @@ def halves(window: Window) -> tuple[Window, Window] | None:
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What is known around a window: open ones that nobody walks yet, leads in the finished ones, leads in what it was split from,
-    and how often that had been split.
+    """What is known around a window: other open ones, leads in the finished ones, leads in what it was split from, and how often
+    that had been split.
     """
 
-    waiting: int
+    others: int
     typical: float | None
     parent: int | None
     depth: int = 0
@@ -117,7 +117,7 @@ def parts(window: Window, expected: int, page: int, streams: int, around: Around
     if around.parent is not None and expected > MOST_OF_PARENT * around.parent and around.depth > expected // page // (2 * streams):
         return []
     far_more = around.typical is not None and expected > FAR_MORE * max(around.typical, page)
-    if not far_more and around.waiting >= streams - 1:
+    if not far_more and around.others >= streams - 1:
         return []
     count = max(streams, math.ceil(expected / max(around.typical or 0, WORTH_SPLITTING * page))) if far_more else streams
     seconds = (window.ends_at - window.starts_at) // SECOND

@@ -206,7 +206,7 @@ class PullStream:
         streams, page = self._pull.streams, max(came, self._shared.reader.batch.size)
         if walk.expected is not None or window is None or streams == 1 or expected < WORTH_SPLITTING * page:
             return []
-        around = await cursors.around(connection, self.instance, self._pull.name, walk.window.id, list(self._shared.taken))
+        around = await cursors.around(connection, self.instance, self._pull.name, walk.window.id)
         return parts(window, expected, page, streams, around)
 
     async def _met(self, fault: Fault, walk: _Walk | None) -> Outcome:

@@ -101,11 +101,11 @@ SELECT id, starts_at, ends_at, keys, backfill_id, depth, planned_at, position, l
 """
 AROUND = """
 SELECT (SELECT count(*) FROM (SELECT FROM syncd.pull_window
-         WHERE instance = $1 AND pull = $2 AND state = 'open' AND id <> ALL ($3::bigint[]) LIMIT 20) w) AS waiting,
+         WHERE instance = $1 AND pull = $2 AND state = 'open' AND id <> $3 LIMIT 20) o) AS others,
        (SELECT avg(leads)::float8 FROM (SELECT leads FROM syncd.pull_window
          WHERE instance = $1 AND pull = $2 AND starts_at IS NOT NULL AND state = 'done' ORDER BY starts_at DESC LIMIT 50) d) AS typical,
        w.depth, (SELECT p.expected FROM syncd.pull_window p WHERE p.id = w.parent_id) AS parent
-  FROM syncd.pull_window w WHERE w.id = $4
+  FROM syncd.pull_window w WHERE w.id = $3
 """
 ADVANCE = """
 UPDATE syncd.pull_window SET position = $3, leads = $4, expected = $5, dropped = dropped + $6
@@ -287,11 +287,11 @@ async def next_window(pool: Pool, instance: str, pull: str, taken: Sequence[int]
     )
 
 
-async def around(connection: Connection, instance: str, pull: str, window_id: int, taken: Sequence[int]) -> Around:
-    """What is known around a window that a stream has begun to walk; at most 20 waiting ones are counted."""
-    row = await connection.fetchrow(AROUND, instance, pull, list(taken), window_id)
+async def around(connection: Connection, instance: str, pull: str, window_id: int) -> Around:
+    """What is known around a window that a stream has begun to walk; at most 20 other open ones are counted."""
+    row = await connection.fetchrow(AROUND, instance, pull, window_id)
     assert row is not None
-    return Around(row["waiting"], row["typical"], row["parent"], row["depth"])
+    return Around(row["others"], row["typical"], row["parent"], row["depth"])
 
 
 async def advance(

@@ -162,16 +162,16 @@ DAY = Window(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC))
 
 
 def test_a_window_is_split_when_it_holds_far_more_than_its_neighbours_or_streams_would_idle() -> None:
-    busy = Around(waiting=20, typical=1000.0, parent=None)
+    busy = Around(others=20, typical=1000.0, parent=None)
     assert parts(DAY, FAR_MORE * 1000, 300, 4, busy) == []
     assert len(parts(DAY, 12_000, 300, 4, busy)) == 5
-    assert len(parts(DAY, 3_000, 300, 4, Around(waiting=2, typical=1000.0, parent=None))) == 4
-    assert parts(DAY, 3_000, 300, 4, Around(waiting=3, typical=1000.0, parent=None)) == []
-    assert parts(DAY, 2_000, 300, 4, Around(waiting=0, typical=None, parent=None)) == [], "a few pages are not worth it"
+    assert len(parts(DAY, 3_000, 300, 4, Around(others=2, typical=1000.0, parent=None))) == 4
+    assert parts(DAY, 3_000, 300, 4, Around(others=3, typical=1000.0, parent=None)) == []
+    assert parts(DAY, 2_000, 300, 4, Around(others=0, typical=None, parent=None)) == [], "a few pages are not worth it"
 
 
 def test_a_burst_is_walked_by_one_stream() -> None:
     """Five thousand leads in one second: narrower windows would only cost calls."""
-    assert parts(DAY, 5_000, 300, 4, Around(waiting=0, typical=10.0, parent=5_100, depth=3)) == []
-    assert len(parts(DAY, 5_000, 300, 4, Around(waiting=0, typical=10.0, parent=5_100, depth=2))) >= 4, "it may only be narrow"
+    assert parts(DAY, 5_000, 300, 4, Around(others=0, typical=10.0, parent=5_100, depth=3)) == []
+    assert len(parts(DAY, 5_000, 300, 4, Around(others=0, typical=10.0, parent=5_100, depth=2))) >= 4, "it may only be narrow"
     assert parts(Window(DAY.starts_at, DAY.starts_at + SECOND), 5_000, 300, 4, Around(0, 10.0, None)) == []

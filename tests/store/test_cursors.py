@@ -102,8 +102,8 @@ async def test_a_split_window_goes_on_in_its_parts(lease: Lease) -> None:
     async with lease.transaction() as connection:
         assert await cursors.split(connection, window.id, parts, NOW, 5000) == window.id
         assert await cursors.split(connection, window.id, parts, NOW) is None
-        around = await cursors.around(connection, "acme", "people", window.id + 1, [])
-    assert around == Around(waiting=4, typical=None, parent=5000, depth=1)
+        around = await cursors.around(connection, "acme", "people", window.id + 1)
+    assert around == Around(others=3, typical=None, parent=5000, depth=1)
     assert [window.window for window in await open_windows(lease.pool)] == [*parts, *WINDOWS[1:]]
 
 
