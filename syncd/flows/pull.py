@@ -229,8 +229,9 @@ class PullStream:
         decision = decide(fault, self._faults, now, self._jitter.random())
         if isinstance(decision, Block):
             async with self._lease.transaction() as connection:
-                await cursors.block(connection, self.instance, self._pull.name, window, decision.at, str(fault))
-            self._log.error("pull_blocked", window=window, fault=str(fault), retry_at=decision.at.isoformat())
+                blocked = await cursors.block(connection, self.instance, self._pull.name, window, decision.at, str(fault))
+            if blocked:  # and not by another stream already
+                self._log.error("pull_blocked", window=window, fault=str(fault), retry_at=decision.at.isoformat())
             return Worked(0)
         level = self._log.warning if self._faults > 1 else self._log.info
         level("pull_fault", window=window, fault=str(fault), attempt=self._faults, clock_skew=fault.clock_skew)

@@ -142,7 +142,10 @@ SPLIT = """
 UPDATE syncd.pull_window SET state = 'split', keys = NULL, finished_at = $2, expected = coalesce($3, expected)
  WHERE id = $1 AND state = 'open' RETURNING instance, pull, source, backfill_id
 """
-BLOCK = "UPDATE syncd.pull SET state = 'blocked', retry_at = $3, message = $4 WHERE instance = $1 AND pull = $2 AND state = 'running'"
+BLOCK = """
+UPDATE syncd.pull SET state = 'blocked', retry_at = $3, message = $4
+ WHERE instance = $1 AND pull = $2 AND state = 'running' RETURNING true
+"""
 # Of a pull that an operator has paused meanwhile the window stays open: nobody would come to unblock it.
 BLOCK_WINDOW = """
 UPDATE syncd.pull_window w SET state = 'blocked', message = $2
@@ -353,11 +356,12 @@ async def split_keys(connection: Connection, window: OpenWindow, parts: Sequence
     return window.id
 
 
-async def block(connection: Connection, instance: str, pull: str, window_id: int | None, retry_at: datetime, message: str) -> None:
-    """running → blocked, and with it the window that met the fault."""
-    await connection.execute(BLOCK, instance, pull, retry_at, message)
+async def block(connection: Connection, instance: str, pull: str, window_id: int | None, retry_at: datetime, message: str) -> bool:
+    """running → blocked, and with it the window that met the fault. False when the pull did not run any more."""
+    blocked: bool | None = await connection.fetchval(BLOCK, instance, pull, retry_at, message)
     if window_id is not None:
         await connection.execute(BLOCK_WINDOW, window_id, message)
+    return blocked is True
 
 
 async def unblock(connection: Connection, instance: str, pull: str) -> None:
