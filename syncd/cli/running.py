@@ -10,6 +10,9 @@ from syncd.daemon import Daemon
 from syncd.ops import logs
 from syncd.ops.clock import WallClock
 
+PATIENCE = 8.0  # seconds, real, after the first signal: by then the daemon has ended, or hangs
+INSIST_EVERY = 1.0  # seconds, real
+
 
 def run(settings: Settings, clock: WallClock) -> None:
     """Work until SIGTERM or SIGINT. Raises DatabaseUnavailable, SchemaMismatch, PortTaken, EmbeddedPostgresError when it can't begin."""
@@ -23,15 +26,23 @@ async def _until_signalled(daemon: Daemon) -> None:
     """The first signal lets running steps end; the second, or one during the start, cancels them: their transactions roll back."""
     working = asyncio.ensure_future(daemon.run())
     signalled = False
+    loop, here = asyncio.get_running_loop(), asyncio.current_task()
 
     def on_signal() -> None:
         nonlocal signalled
+        loop.call_later(INSIST_EVERY if signalled else PATIENCE, insist)
         if signalled or not daemon.ready.is_set():
             working.cancel()
         signalled = True
         daemon.stop()
 
-    loop = asyncio.get_running_loop()
+    def insist() -> None:
+        # A cancellation can get lost: asyncio.wait_for of Python 3.11 swallows one that comes just as its work ends.
+        for task in asyncio.all_tasks(loop):
+            if task is not here:
+                task.cancel()
+        loop.call_later(INSIST_EVERY, insist)
+
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     try:
