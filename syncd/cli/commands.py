@@ -309,7 +309,10 @@ def rebuild_view(config: Config = DEFAULT_CONFIG, instance: Only = None) -> int:
 def _finish(work: Coroutine[Any, Any, T]) -> T:
     """Run `work` to its end. From here on Ctrl-C unwinds what has begun; before, it just ends the process (see `main`)."""
     import asyncio
+    import logging
 
+    # asyncio tells of what an interruption leaves unanswered, which is no news to whoever pressed Ctrl-C
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     return asyncio.run(work)
