@@ -203,7 +203,7 @@ class Daemon:
             if instance.pulls:
                 flows.append(dictionaries)
             for pull in instance.pulls:
-                flows += streams_of(instance, pull, wire.soap, dictionaries.soap, lease, clock, metrics, jitter)
+                flows += streams_of(instance, pull, wire.soap, dictionaries.vocabulary, lease, clock, metrics, jitter)
         if wire.rest is not None:
             flows.append(Usage(name, limits, wire.rest, wire.limiter, lease, clock, metrics))
         if wire.imports is not None:

@@ -19,7 +19,7 @@ from syncd.cli.opening import open_database, running_dsn
 from syncd.cli.render import ALIVE, moment, printable, span
 from syncd.config import values
 from syncd.core.cost import Cost, cost
-from syncd.core.settings import Database, Instance, Keys, Limits, Pull, StaticList
+from syncd.core.settings import Database, Instance, Keys, Limits, Pull, SmartList, StaticList
 from syncd.core.windows import plan
 from syncd.flows.plan import KEYS_PER_CALL
 from syncd.store import backfills, cursors, leases, schema, status
@@ -46,7 +46,7 @@ class Proposal:
 def since_of(pull: Pull, text: str, now: datetime) -> datetime:
     """The value of --since. Raises Refused."""
     if pull.since is None:
-        what = "list" if isinstance(pull.select, StaticList) else "keys"
+        what = "list" if isinstance(pull.select, StaticList | SmartList) else "keys"
         raise Refused(f"syncd backfill: --since is not for the pull {pull.name}: its {what} can only be walked whole", USAGE)
     try:
         since = values.moment(text)
@@ -74,7 +74,7 @@ async def propose(database: Database, instance: Instance, pull: Pull, since: dat
 
 def _windows(pull: Pull, since: datetime | None, until: datetime | None) -> int:
     match pull.select:
-        case StaticList():
+        case StaticList() | SmartList():
             return 1
         case Keys():
             return math.ceil(_count(pull.select) / KEYS_PER_CALL)

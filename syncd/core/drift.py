@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from syncd.core.settings import Pull
+from syncd.core.settings import Pull, Source
 from syncd.core.values import Field, FieldName
 
 ColumnType = Literal["text", "numeric", "boolean", "date", "timestamptz"]
@@ -58,6 +58,14 @@ class KnownField:
     vanished: bool = False
     column: Column | None = None
 
+    def own_name(self, source: Source) -> str | None:
+        """What the source calls the field; None when it does not know it."""
+        return self.soap_name if source == "soap" else self.rest_name
+
+    def is_called(self, names: Iterable[str]) -> bool:
+        """Whether one of its names is among these."""
+        return not {self.soap_name, self.rest_name}.isdisjoint(names)
+
     def as_described(self) -> Field:
         """The field as describe gave it; of one that nobody described, a text."""
         rest, soap = (FieldName(name, self.read_only) if name else None for name in (self.rest_name, self.soap_name))
@@ -100,6 +108,13 @@ def known(fields: Iterable[Field]) -> list[KnownField]:
     return list(found.values())
 
 
+def mirror_names(fields: Iterable[KnownField]) -> dict[str, str]:
+    """Either interface's name of a field → the mirror's; REST's meaning of a name goes first."""
+    listed = list(fields)
+    soap = {field.soap_name: field.name for field in listed if field.soap_name is not None}
+    return soap | {field.rest_name: field.name for field in listed if field.rest_name is not None}
+
+
 def named_fields(pulls: Iterable[Pull]) -> list[str]:
     """The fields that pulls name, each once; where there is no REST, nobody else tells of them."""
     return list(dict.fromkeys(name for pull in pulls for name in pull.fields))
@@ -123,8 +138,8 @@ def compare(before: Iterable[KnownField], now: Sequence[KnownField]) -> Drift:
 
 
 def asking(field: KnownField, pulls: Iterable[Pull]) -> list[str]:
-    """The names of the pulls that ask for the field: by its SOAP name, or for all that there are."""
-    return [pull.name for pull in pulls if field.soap_name is not None and (not pull.fields or field.soap_name in pull.fields)]
+    """The names of the pulls that ask for the field: by either of its names, or for all that their source knows."""
+    return [pull.name for pull in pulls if field.own_name(pull.source) is not None and (not pull.fields or field.is_called(pull.fields))]
 
 
 def type_of(data_type: str | None) -> ColumnType:
@@ -134,7 +149,7 @@ def type_of(data_type: str | None) -> ColumnType:
 
 def appended(fields: Sequence[KnownField], pulls: Sequence[Pull]) -> View:
     """The view with columns for what is asked for and has none yet; those that are there stay as they are."""
-    named = _named(pulls)
+    named = _named(fields, pulls)
     present = {field.name: field.column for field in fields if field.column is not None}
     taken = {column.name for column in present.values()}
     last = max((column.position for column in present.values()), default=0)
@@ -148,7 +163,7 @@ def appended(fields: Sequence[KnownField], pulls: Sequence[Pull]) -> View:
             continue
         if not field.vanished and column.type != type_of(field.data_type):
             retyped[column.name] = type_of(field.data_type)
-        wanted = named.get(field.soap_name or "")
+        wanted = named.get(field.name)
         if wanted is not None and wanted != column.name:
             renamed[column.name] = wanted
     return View(columns, retyped, renamed, max(0, len(missing) - room))
@@ -157,7 +172,7 @@ def appended(fields: Sequence[KnownField], pulls: Sequence[Pull]) -> View:
 def rebuilt(fields: Sequence[KnownField], pulls: Sequence[Pull]) -> View:
     """The view as it were if it were made now: what no pull asks for goes, what has vanished but is asked for stays."""
     asked = [field for field in _asked(fields, pulls) if not field.vanished or (field.column and field.data_type is not None)]
-    return View(_given(asked[:MOST_COLUMNS], _named(pulls), set(), 0), {}, {}, max(0, len(asked) - MOST_COLUMNS))
+    return View(_given(asked[:MOST_COLUMNS], _named(fields, pulls), set(), 0), {}, {}, max(0, len(asked) - MOST_COLUMNS))
 
 
 def column_name(field: str) -> str:
@@ -169,29 +184,53 @@ def column_name(field: str) -> str:
 
 def _asked(fields: Sequence[KnownField], pulls: Sequence[Pull]) -> list[KnownField]:
     """The fields that some pull asks for and that get a column, in the pulls' order, else in describe's."""
-    by_soap: dict[str, KnownField] = {}
-    for field in sorted(fields, key=lambda field: field.vanished):  # REST may have given the field another name, that is another field
-        if field.soap_name is not None:
-            by_soap.setdefault(field.soap_name, field)
-    named = _named(pulls)
+    named = _named(fields, pulls)
     found: dict[str, KnownField] = {}
     for pull in pulls:
-        wanted = [by_soap[name] for name in pull.fields or by_soap if name in by_soap]
-        found |= {field.name: field for field in wanted if field.name not in SHOWN_ANYWAY or field.soap_name in named}
+        called = _called(fields, pull.source)
+        wanted = [called[name] for name in pull.fields if name in called] if pull.fields else _own(fields, pull.source)
+        found |= {field.name: field for field in wanted if field.name not in SHOWN_ANYWAY or field.name in named}
     return list(found.values())
 
 
-def _named(pulls: Iterable[Pull]) -> dict[str, str]:
-    """SOAP name → the column that the YAML asks for."""
-    return {name: column for pull in pulls for name, column in pull.columns.items()}
+def _own(fields: Sequence[KnownField], source: Source) -> list[KnownField]:
+    """The fields that the source knows; REST may have given one another name, which makes it another field: the living one counts."""
+    own: dict[str, KnownField] = {}
+    for field in sorted(fields, key=lambda field: field.vanished):
+        name = field.own_name(source)
+        if name is not None:
+            own.setdefault(name, field)
+    return list(own.values())
+
+
+def _called(fields: Sequence[KnownField], source: Source) -> dict[str, KnownField]:
+    """The fields that the source knows by what the YAML may call them: its own name for each, else the other interface's."""
+    own = _own(fields, source)
+    called = {str(field.own_name(source)): field for field in own}
+    for field in own:
+        for name in (field.soap_name, field.rest_name):
+            if name is not None:
+                called.setdefault(name, field)
+    return called
+
+
+def _named(fields: Sequence[KnownField], pulls: Iterable[Pull]) -> dict[str, str]:
+    """Field → the column that the YAML asks for."""
+    return {
+        called[name].name: column
+        for pull in pulls
+        for called in (_called(fields, pull.source),)
+        for name, column in pull.columns.items()
+        if name in called
+    }
 
 
 def _given(fields: Sequence[KnownField], named: Mapping[str, str], taken: Iterable[str], last: int) -> dict[str, Column]:
     """A column for each; names that the YAML gives go first."""
     used = {*OWN_COLUMNS, *taken}
     names = {}
-    for field in sorted(fields, key=lambda field: field.soap_name not in named):
-        wanted = named.get(field.soap_name or "") or column_name(field.name)
+    for field in sorted(fields, key=lambda field: field.name not in named):
+        wanted = named.get(field.name) or column_name(field.name)
         names[field.name] = _unique(wanted, used)
         used.add(names[field.name])
     return {field.name: Column(at, names[field.name], type_of(field.data_type)) for at, field in enumerate(fields, last + 1)}

@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from hashlib import blake2b
+from hashlib import blake2b, md5
 
 import orjson
 
+from syncd.core.settings import Pull, Source
 from syncd.core.values import Field, LeadRecord
 
 Value = str | bool | orjson.Fragment
@@ -25,7 +26,10 @@ _LEADING_ZEROS = re.compile(r"^([+-]?)0+(?=[0-9])")
 
 @dataclass(frozen=True, slots=True)
 class MirrorRow:
-    """A lead as the mirror writes it; `attributes` and `misfits` are JSON texts."""
+    """A lead as the mirror writes it; `attributes` and `misfits` are JSON texts, sorted by name.
+
+    `digest` is the MD5 of the email and these texts, a line each: an extract's rows get theirs in Postgres, which has no other.
+    """
 
     lead_id: int
     email: str | None
@@ -42,6 +46,8 @@ class Dictionary:
     """Name on the wire → name in the mirror, for the fields that describe lists."""
     kinds: Mapping[str, str] = field(default_factory=dict)
     """Name on the wire → describe's dataType (protocol 3.3)."""
+    twins: Mapping[str, str] = field(default_factory=dict)
+    """What the other interface calls a field → its name on this wire; only where no field of this wire has that name."""
 
     @classmethod
     def of_soap(cls, fields: Iterable[Field]) -> "Dictionary":
@@ -50,7 +56,26 @@ class Dictionary:
         return cls(
             {name: (one.rest.name if one.rest else name) for name, one in by_name.items()},
             {name: one.data_type for name, one in by_name.items()},
+            {one.rest.name: name for name, one in by_name.items() if one.rest is not None and one.rest.name not in by_name},
         )
+
+    @classmethod
+    def of_rest(cls, fields: Iterable[Field]) -> "Dictionary":
+        """The dictionary for replies that use REST names."""
+        by_name = {one.rest.name: one for one in fields if one.rest is not None}
+        return cls(
+            {name: name for name in by_name},
+            {name: one.data_type for name, one in by_name.items()},
+            {one.soap.name: name for name, one in by_name.items() if one.soap is not None and one.soap.name not in by_name},
+        )
+
+    def on_the_wire(self, name: str) -> str | None:
+        """What this wire calls the field that the YAML calls `name`, by either interface's name; None where it knows none."""
+        return name if name in self.names else self.twins.get(name)
+
+    def asked(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The names on the wire of the fields that a pull names, each once; those that have vanished are left out."""
+        return tuple(dict.fromkeys(wire for name in names if (wire := self.on_the_wire(name)) is not None))
 
     def owned(self, asked: Sequence[str]) -> list[str] | None:
         """The mirror names that a pull of `asked` may empty: those asked for, as long as they are in the dictionary.
@@ -60,7 +85,37 @@ class Dictionary:
         """
         if not self.names:
             return list(asked) or None
-        return [self.names[name] for name in asked or self.names if name in self.names]
+        return [self.names[wire] for wire in (self.asked(asked) if asked else self.names)]
+
+    def question(self, asked: Sequence[str]) -> str:
+        """Six characters that differ for pulls of other fields, however they spell them."""
+        names = sorted(self.names[wire] if (wire := self.on_the_wire(name)) is not None else name for name in asked)
+        return blake2b(",".join(names).encode(), digest_size=3).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Both interfaces' dictionaries, as of one answer of describe."""
+
+    soap: Dictionary
+    rest: Dictionary
+
+    @classmethod
+    def of(cls, fields: Sequence[Field]) -> "Vocabulary":
+        """What describe's answer makes of each interface."""
+        return cls(Dictionary.of_soap(fields), Dictionary.of_rest(fields))
+
+    def spoken_by(self, source: Source) -> Dictionary:
+        """The dictionary for the replies of a source."""
+        return self.soap if source == "soap" else self.rest
+
+    def owned(self, pull: Pull) -> list[str] | None:
+        """The mirror names that a pull may empty."""
+        return self.spoken_by(pull.source).owned(pull.fields)
+
+
+UNDESCRIBED = Vocabulary(Dictionary({}), Dictionary({}))
+"""Where nobody describes the fields, they keep the names of their source."""
 
 
 def _number(fraction: str) -> Callable[[str], Value | None]:
@@ -141,8 +196,8 @@ def mirror_row(lead: LeadRecord, dictionary: Dictionary) -> MirrorRow:
     if email is not None and len(email) > LONGEST_EMAIL:
         misfits["email"], email = email, None
     attributes_json, misfits_json = _json(attributes), _json(misfits)
-    digest = blake2b(b"\n".join((repr(email).encode(), attributes_json, misfits_json)), digest_size=12).hexdigest()
-    return MirrorRow(lead.lead_id, email, attributes_json.decode(), misfits_json.decode(), digest)
+    told = b"\n".join(((email or "").encode(), attributes_json, misfits_json))
+    return MirrorRow(lead.lead_id, email, attributes_json.decode(), misfits_json.decode(), md5(told, usedforsecurity=False).hexdigest())
 
 
 def _json(values: Mapping[str, Value]) -> bytes:

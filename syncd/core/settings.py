@@ -65,6 +65,9 @@ class Limits:
     urgent_reserve: int = 1_000  # of these, kept for what cannot wait
     import_slots: int = 10
     import_running: int = 2
+    export_slots: int = 10
+    export_running: int = 2
+    export_daily_bytes: int = 500_000_000  # of files, per quota day (protocol 3.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,13 @@ class UpdatedSince:
 @dataclass(frozen=True, slots=True)
 class StaticList:
     """The members of a static list, by its name as `ProgramName.ListName` or by its id."""
+
+    list: str | int
+
+
+@dataclass(frozen=True, slots=True)
+class SmartList:
+    """The members of a smart list, by its name or its id. Only extracts know them (protocol 3.1)."""
 
     list: str | int
 
@@ -95,7 +105,9 @@ class Keys:
     file: Path | None = None
 
 
-Select = UpdatedSince | StaticList | Keys
+Select = UpdatedSince | StaticList | SmartList | Keys
+
+Source = Literal["soap", "bulk_extract", "activities", "auto"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +115,7 @@ class Pull:
     """`columns` names columns of the view (field → column); `where` keeps the leads whose field has one of the values."""
 
     name: str
-    source: Literal["soap"]
+    source: Source
     select: Select
     fields: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -148,6 +160,7 @@ class Instance:
     network: Network = Network()
     limits: Limits = Limits()
     history: timedelta | None = timedelta(days=90)  # how long changes of leads are kept; None keeps none
+    census: timedelta | None = timedelta(days=7)  # how often all ids are compared with Marketo's, with `rest`; None never
     pulls: tuple[Pull, ...] = ()
     pushes: tuple[Push, ...] = ()
 

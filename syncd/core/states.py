@@ -35,6 +35,14 @@ IMPORT_JOB = _edges(
     complete="settled lost",
     failed="settled lost",
 )
+EXPORT = _edges(
+    creating="created unconfirmed",
+    unconfirmed="created absent",
+    created="queued processing completed failed cancelled",
+    queued="processing completed failed cancelled",
+    processing="completed failed cancelled",
+    completed="loaded expired",
+)
 WINDOW = _edges(
     open="open done split abandoned blocked",
     blocked="open",
@@ -62,3 +70,9 @@ LIVE_JOB = frozenset({"submitting", "queued", "importing", "complete", "failed",
 
 IN_QUEUE = frozenset({"submitting", "queued", "importing", "unconfirmed"})
 """Jobs that hold a slot of Marketo's import queue, as far as we can know."""
+
+UNFINISHED_EXPORT = frozenset({"creating", "unconfirmed", "created", "queued", "processing", "completed"})
+"""Exports of which something is still to come: a window with one is not to be asked for again."""
+
+IN_EXPORT_QUEUE = frozenset({"queued", "processing"})
+"""Exports that hold a slot of Marketo's export queue."""

@@ -11,7 +11,7 @@ from syncd.core import drift
 from syncd.core.clock import Clock
 from syncd.core.drift import Drift, KnownField, View
 from syncd.core.faults import Fault
-from syncd.core.mirror import Dictionary
+from syncd.core.mirror import UNDESCRIBED, Vocabulary
 from syncd.core.settings import Instance
 from syncd.core.values import Field
 from syncd.flows.loop import Idle, Outcome
@@ -56,32 +56,32 @@ class Dictionaries:
         self._clock = clock
         self._metrics = metrics
         self._ask_at: datetime | None = None
-        self._soap: Dictionary | None = None if describe else Dictionary({})
+        self._vocabulary: Vocabulary | None = None if describe else UNDESCRIBED
         self._asking = asyncio.Lock()
         self._view_is_due = True
         self._told: dict[str, object] = {}
         self._log = log.bind(instance=instance.name)
 
-    async def soap(self) -> Dictionary:
-        """The dictionary for SOAP names; the last one known will do for as long as Marketo gives no other.
+    async def vocabulary(self) -> Vocabulary:
+        """The fields by both interfaces' names; the last answer known will do for as long as Marketo gives no other.
 
         Raises Fault when there never was any, and what the database says when it is away.
         """
         async with self._asking:
             if self._describe is not None and (self._ask_at is None or self._ask_at <= self._clock.now()):
                 await self._ask(self._describe)
-            assert self._soap is not None, "there is one, or a Fault was raised"
-            return self._soap
+            assert self._vocabulary is not None, "there is one, or a Fault was raised"
+            return self._vocabulary
 
     async def refresh(self) -> None:
-        """Ask describe now, whenever it was asked last. Raises as `soap` does."""
+        """Ask describe now, whenever it was asked last. Raises as `vocabulary` does."""
         self._ask_at = None
-        await self.soap()
+        await self.vocabulary()
 
     async def step(self) -> Outcome:
         """Keep the view in step; what is wrong with describe is the pulls' to tell."""
         try:
-            await self.soap()
+            await self.vocabulary()
         except Fault:
             return Idle(self._clock.now() + ASK_AGAIN_AFTER)
         if self._view_is_due:
@@ -98,26 +98,27 @@ class Dictionaries:
         now = self._clock.now()
         try:
             described = await describe()
-            if not any(field.soap for field in described):
-                raise garbled("describe lists no field that SOAP can name", "describe")
+            for interface in {"soap" if pull.source == "soap" else "rest" for pull in self._pulls}:
+                if not any(getattr(field, interface) for field in described):
+                    raise garbled(f"describe lists no field that {interface.upper()} can name", "describe")
         except Fault as fault:
-            if self._soap is None:
-                self._soap = await self._last_known()
-                if self._soap is None:
+            if self._vocabulary is None:
+                self._vocabulary = await self._last_known()
+                if self._vocabulary is None:
                     raise
                 self._log.warning("dictionary_of_before", fault=fault.code, reason="describe failed; going on with the last one known")
             self._ask_at = now + ASK_AGAIN_AFTER
             return
         await self._remember(drift.known(described), now)
-        self._soap = Dictionary.of_soap(described)
+        self._vocabulary = Vocabulary.of(described)
         self._ask_at = now + FRESH_FOR
         self._view_is_due = True
 
-    async def _last_known(self) -> Dictionary | None:
+    async def _last_known(self) -> Vocabulary | None:
         async with self._lease.pool.acquire() as connection:
             stored = await fields.read(connection, self.instance)
         described = [field.as_described() for field in stored if field.data_type is not None and not field.vanished]
-        return Dictionary.of_soap(described) if described else None
+        return Vocabulary.of(described) if described else None
 
     async def _remember(self, described: Sequence[KnownField], now: datetime) -> None:
         async with self._lease.transaction() as connection:

@@ -3,18 +3,20 @@
 import asyncio
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
+import orjson
 import structlog
 
+from syncd.core import drift
 from syncd.core.clock import Clock
 from syncd.core.cost import cost
 from syncd.core.faults import Fault, Nature
-from syncd.core.settings import Instance, Keys, Pull, StaticList, UpdatedSince
+from syncd.core.settings import Instance, Keys, Pull, SmartList, StaticList, UpdatedSince
 from syncd.core.windows import increment, plan, stepped_back
 from syncd.flows.loop import Idle, Outcome, Worked
-from syncd.store import backfills, cursors, leads
+from syncd.store import backfills, cursors, fields, leads
 from syncd.store.cursors import PullState
 from syncd.store.leases import Connection, Lease
 
@@ -31,16 +33,31 @@ log = structlog.get_logger()
 
 
 def selector_of(pull: Pull) -> str:
-    """What the pull asks for, as a text that differs whenever all must be asked for anew."""
+    """What the pull asks for, through whichever source, as a JSON text: when it differs, all must be asked for anew."""
     match pull.select:
         case UpdatedSince(since):
-            selects = f"updated_since={since.isoformat()}"
+            kind, of = "updated_since", since.isoformat()
         case StaticList(name):
-            selects = f"static_list={name!r}"
+            kind, of = "static_list", repr(name)
+        case SmartList(name):
+            kind, of = "smart_list", repr(name)
         case Keys(key_type):
-            selects = f"keys={key_type}"
-    where = "".join(f" where {name}={'|'.join(values)}" for name, values in sorted(pull.where.items()))
-    return f"{pull.source} {selects} fields={','.join(sorted(pull.fields))}{where}"
+            kind, of = "keys", key_type
+    return orjson.dumps({"kind": kind, "of": of, "fields": pull.fields, "where": pull.where}).decode()
+
+
+def is_same(one: str, other: str, names: Mapping[str, str]) -> bool:
+    """Whether two selectors ask for the same. `names` gives the mirror's name of a field for either interface's."""
+    return _in_the_mirrors_names(one, names) == _in_the_mirrors_names(other, names)
+
+
+def _in_the_mirrors_names(selector: str, names: Mapping[str, str]) -> object:
+    try:
+        asked = orjson.loads(selector)
+    except orjson.JSONDecodeError:  # of a former version
+        return selector
+    fields = {names.get(name, name) for name in asked["fields"]}
+    return asked["kind"], asked["of"], fields, {names.get(name, name): allowed for name, allowed in asked["where"].items()}
 
 
 async def register(connection: Connection, instance: Instance, now: datetime) -> None:
@@ -49,8 +66,12 @@ async def register(connection: Connection, instance: Instance, now: datetime) ->
         for day in (now, now + timedelta(days=1)):
             await leads.ensure_history(connection, instance.name, day.date())
     await cursors.retire_others(connection, instance.name, [pull.name for pull in instance.pulls])
+    names = drift.mirror_names(await fields.read(connection, instance.name))
     for pull in instance.pulls:
-        if await cursors.register(connection, instance.name, pull.name, selector_of(pull), pull.since, now):
+        selector = selector_of(pull)
+        before = await cursors.selector(connection, instance.name, pull.name)
+        other = before is not None and not is_same(before, selector, names)
+        if await cursors.register(connection, instance.name, pull.name, selector, pull.since, now, other):
             log.info("pull_asks_anew", instance=instance.name, pull=pull.name, reason="it asks for something else than before")
 
 
@@ -132,9 +153,9 @@ class Planner:
         )
         return Worked(0)
 
-    async def _walk(self, select: StaticList | Keys, backfill: int | None, now: datetime) -> Outcome:
+    async def _walk(self, select: StaticList | SmartList | Keys, backfill: int | None, now: datetime) -> Outcome:
         pull = self._pull
-        groups = None if isinstance(select, StaticList) else in_groups(self._without_refused(await _keys_of(select), now))
+        groups = None if not isinstance(select, Keys) else in_groups(self._without_refused(await _keys_of(select), now))
         async with self._lease.transaction() as connection:
             if groups is None:
                 await cursors.plan_list(connection, self._instance, pull.name, pull.source, now, backfill)

@@ -6,16 +6,16 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import blake2b
 
 import structlog
 
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
-from syncd.core.mirror import Dictionary
+from syncd.core.mirror import Vocabulary
 from syncd.core.retry import SLOW_RETRY, Block, backoff, decide
 from syncd.core.settings import Instance, Pull, StaticList
 from syncd.core.windows import WORTH_SPLITTING, Window, halves, parts
+from syncd.flows.asking import asker_of
 from syncd.flows.loop import SECOND, Idle, Outcome, Worked
 from syncd.flows.pages import Pages
 from syncd.flows.plan import Planner
@@ -24,7 +24,6 @@ from syncd.marketo.soap import SoapApi
 from syncd.ops.metrics import Metrics
 from syncd.store import backfills, cursors, leads, lists
 from syncd.store.cursors import OpenWindow
-from syncd.store.leads import Asker
 from syncd.store.leases import Connection, Lease
 
 log = structlog.get_logger()
@@ -80,10 +79,8 @@ class PullStream:
     ) -> None:
         self.instance = instance.name
         self.name = f"pull {pull.name}/{stream}"
+        self._settings = instance
         self._pull = pull
-        self._others = {other.name: other.fields for other in instance.pulls if other.name != pull.name}
-        self._history = instance.history is not None
-        self._question = blake2b(",".join(sorted(pull.fields)).encode(), digest_size=3).hexdigest()
         self._shared = shared
         self._planner = planner
         self._lease = lease
@@ -144,9 +141,7 @@ class PullStream:
         walk.lowest = min(walk.lowest, page.remaining)
         if walk.idle > MOST_IDLE_PAGES:
             raise Fault(Nature.POSITION, "no_progress", f"{walk.idle} pages in a row left no fewer leads to come", "getMultipleLeads")
-        rows, dictionary = page.rows, page.dictionary
-        others = {name: dictionary.owned(fields) for name, fields in self._others.items()}
-        asker = Asker(self._pull.name, self._question, dictionary.owned(self._pull.fields), others, self._history)
+        rows, asker = page.rows, asker_of(self._settings, self._pull, page.vocabulary)
         now = self._clock.now()
         got = walk.leads + len(rows)
         expected = len(rows) + page.remaining if walk.expected is None else walk.expected
@@ -274,13 +269,13 @@ def streams_of(
     instance: Instance,
     pull: Pull,
     soap: SoapApi,
-    dictionary: Callable[[], Awaitable[Dictionary]],
+    vocabulary: Callable[[], Awaitable[Vocabulary]],
     lease: Lease,
     clock: Clock,
     metrics: Metrics,
     jitter: random.Random,
 ) -> list[PullStream]:
     """All the streams of a pull."""
-    shared = PullShared(Reader(pull, soap, dictionary, clock))
+    shared = PullShared(Reader(pull, soap, vocabulary, clock))
     planner = Planner(instance, pull, lease, clock, soap.now)
     return [PullStream(instance, pull, number, shared, planner, lease, clock, metrics, jitter) for number in range(pull.streams)]

@@ -1,15 +1,15 @@
 """What a pull asks Marketo for, and its replies in the mirror's form."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from syncd.core.batch import BatchSize
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
-from syncd.core.mirror import Dictionary, MirrorRow, mirror_row
-from syncd.core.settings import Keys, Pull, StaticList, UpdatedSince
+from syncd.core.mirror import Dictionary, MirrorRow, Vocabulary, mirror_row
+from syncd.core.settings import Keys, Pull, SmartList, StaticList, UpdatedSince
 from syncd.core.values import LeadPage
 from syncd.core.where import keeps
 from syncd.flows.pages import OnPosition, Pages
@@ -29,7 +29,7 @@ class MirroredPage:
 
     rows: Sequence[MirrorRow]
     kept: Sequence[bool] | None
-    dictionary: Dictionary
+    vocabulary: Vocabulary
     remaining: int
     position: str | None
     asked_at: datetime
@@ -38,16 +38,16 @@ class MirroredPage:
 class Reader:
     """Reads for all streams of a pull, which share what one of them learns of the batch size."""
 
-    def __init__(self, pull: Pull, soap: SoapApi, dictionary: Callable[[], Awaitable[Dictionary]], clock: Clock) -> None:
+    def __init__(self, pull: Pull, soap: SoapApi, vocabulary: Callable[[], Awaitable[Vocabulary]], clock: Clock) -> None:
         self._pull = pull
         self._soap = soap
-        self._dictionary = dictionary
+        self._vocabulary = vocabulary
         self._clock = clock
         self.batch = BatchSize(pull.batch_size)
 
     async def pages(self, window: OpenWindow) -> Pages[MirroredPage]:
         """The pages of a window from its position on, the first of them asked for. Raises Fault."""
-        selector, fields = self._selector(window), self._asked(await self._dictionary())
+        selector, fields = self._selector(window), asked_fields(self._pull, (await self._vocabulary()).soap)
 
         async def fetch(position: str | None, known: OnPosition) -> MirroredPage:
             asked = self.batch.size
@@ -72,26 +72,38 @@ class Reader:
             case Keys(key_type):
                 assert window.keys is not None
                 return LeadKeys(key_type, window.keys)
-
-    def _asked(self, dictionary: Dictionary) -> tuple[str, ...]:
-        """The fields of the pull that there are: one that has vanished from describe must not make Marketo refuse all."""
-        fields, names = self._pull.fields, dictionary.names
-        unknown = [name for name in self._pull.where if names and name not in names and name not in ("Id", "Email")]
-        if unknown:
-            message = f"Marketo has no field {', '.join(unknown)}, by which pulls.{self._pull.name}.where would keep out every lead"
-            raise Fault(Nature.CONFIGURATION, "where", message, "describe")
-        asked = tuple(name for name in fields if name in names) if names else fields
-        if fields and not asked:
-            message = f"Marketo has none of the fields that are asked for any more; correct pulls.{self._pull.name}.fields"
-            raise Fault(Nature.CONFIGURATION, "fields", message, "describe")
-        return asked
+            case SmartList():
+                raise AssertionError("SOAP knows no smart lists; the configuration is refused")
 
     async def _mirrored(self, page: LeadPage) -> MirroredPage:
-        dictionary = await self._dictionary()
+        vocabulary = await self._vocabulary()
         rows = []
         for number, lead in enumerate(page.leads):
             if number % SLICE == 0:
                 await asyncio.sleep(0)  # a page of wide leads must not hold up the rest of the daemon
-            rows.append(mirror_row(lead, dictionary))
-        kept = [keeps(lead, self._pull.where) for lead in page.leads] if self._pull.where else None
-        return MirroredPage(rows, kept, dictionary, page.remaining, page.position, page.asked_at)
+            rows.append(mirror_row(lead, vocabulary.soap))
+        where = where_on_the_wire(self._pull, vocabulary.soap)
+        kept = [keeps(lead, where) for lead in page.leads] if where else None
+        return MirroredPage(rows, kept, vocabulary, page.remaining, page.position, page.asked_at)
+
+
+def asked_fields(pull: Pull, dictionary: Dictionary) -> tuple[str, ...]:
+    """The fields of the pull that there are: one that has vanished from describe must not make Marketo refuse all.
+
+    Raises Fault(CONFIGURATION) when none is left, or when `where` goes by one that there is not.
+    """
+    fields, names = pull.fields, dictionary.names
+    unknown = [name for name in pull.where if names and dictionary.on_the_wire(name) is None and name.lower() not in ("id", "email")]
+    if unknown:
+        message = f"Marketo has no field {', '.join(unknown)}, by which pulls.{pull.name}.where would keep out every lead"
+        raise Fault(Nature.CONFIGURATION, "where", message, "describe")
+    asked = dictionary.asked(fields) if names else fields
+    if fields and not asked:
+        message = f"Marketo has none of the fields that are asked for any more; correct pulls.{pull.name}.fields"
+        raise Fault(Nature.CONFIGURATION, "fields", message, "describe")
+    return asked
+
+
+def where_on_the_wire(pull: Pull, dictionary: Dictionary) -> Mapping[str, tuple[str, ...]]:
+    """The pull's `where` by the names that its replies use."""
+    return {dictionary.on_the_wire(name) or name: allowed for name, allowed in pull.where.items()}

@@ -40,7 +40,7 @@ class OpenWindow:
     depth: int = 0
 
 
-# The selector's second word says what kind it is. Of another kind, a pull begins anew; of the same, what it has planned stays, and
+# Of another kind, a pull begins anew; of the same, what it has planned stays, and
 # the rest is a backfill's.
 REGISTER = """
 INSERT INTO syncd.pull AS p (instance, pull, selector, planned_until) VALUES ($1, $2, $3, $4)
@@ -54,7 +54,8 @@ ON CONFLICT (instance, pull) DO UPDATE
        message = CASE WHEN p.state = 'blocked' THEN NULL ELSE p.message END
 """
 OTHERS = "UPDATE syncd.pull SET configured = false WHERE instance = $1 AND pull <> ALL ($2::text[]) AND configured"
-SELECTOR = "SELECT selector, planned_at FROM syncd.pull WHERE instance = $1 AND pull = $2 FOR UPDATE"
+SELECTOR = "SELECT selector FROM syncd.pull WHERE instance = $1 AND pull = $2"
+BEFORE = "SELECT selector, planned_at FROM syncd.pull WHERE instance = $1 AND pull = $2 FOR UPDATE"
 ABANDON = """
 UPDATE syncd.pull_window SET state = 'abandoned', keys = NULL, finished_at = $3, message = 'the pull asks for something else now'
  WHERE instance = $1 AND pull = $2 AND state = 'open'
@@ -158,14 +159,22 @@ DELETE FROM syncd.pull_window WHERE state IN ('done', 'split', 'abandoned') AND 
 """
 
 
-async def register(connection: Connection, instance: str, pull: str, selector: str, since: datetime | None, now: datetime) -> bool:
+async def selector(connection: Connection, instance: str, pull: str) -> str | None:
+    """What the pull asked for when it was last registered; None when it is new."""
+    return await connection.fetchval(SELECTOR, instance, pull)  # type: ignore[no-any-return]
+
+
+async def register(
+    connection: Connection, instance: str, pull: str, selector: str, since: datetime | None, now: datetime, other: bool
+) -> bool:
     """Make the pull known, running if it was blocked. Returns True when it asks for something else than before.
 
-    `since` is the first update time that it selects, None where it does not select by time. What the pull has asked for before is
-    abandoned; where it selects by time, as it did, its news go on where they are, and a backfill from `since` is ordered.
+    `since` is the first update time that it selects, None where it does not select by time. `other` says that it asks for something
+    else: what it has asked for before is then abandoned; where it selects by time, as it did, its news go on where they are, and a
+    backfill from `since` is ordered.
     """
-    before = await connection.fetchrow(SELECTOR, instance, pull)
-    other = before is not None and before["selector"] != selector
+    before = await connection.fetchrow(BEFORE, instance, pull)
+    other = before is not None and other
     other_kind = before is not None and kind_of(before["selector"]) != kind_of(selector)
     await connection.execute(REGISTER, instance, pull, selector, since, other_kind or (other and since is None))
     await connection.execute(UNBLOCK_WINDOWS, instance, pull)
@@ -184,8 +193,11 @@ async def retire_others(connection: Connection, instance: str, pulls: Sequence[s
 
 
 def kind_of(selector: str) -> str:
-    """Which kind of selector it is: the name before the first `=`."""
-    return selector.partition("=")[0]
+    """Which kind of selector it is."""
+    try:
+        return str(orjson.loads(selector)["kind"])
+    except orjson.JSONDecodeError:  # of a former version: the word before its first `=`, behind the source's
+        return selector.partition("=")[0].rpartition(" ")[2]
 
 
 async def state(pool: Pool, instance: str, pull: str) -> PullState:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from syncd.core.mirror import Dictionary
+from syncd.core.mirror import UNDESCRIBED, Vocabulary
 from syncd.core.settings import Instance, Pull, Secret, Soap, UpdatedSince
 from syncd.core.settings import Limits as OurLimits
 from syncd.flows.loop import Idle
@@ -80,8 +80,8 @@ async def pull(endpoint: str, lease: Lease, streams: int) -> Share:
         await connection.execute("DELETE FROM syncd.pull WHERE instance = $1", lease.instance)
         await register(connection, instance, clock.now())
 
-    async def dictionary() -> Dictionary:
-        return Dictionary({})
+    async def vocabulary() -> Vocabulary:
+        return UNDESCRIBED
 
     async def walk(stream: PullStream) -> None:
         while not isinstance(await stream.step(), Idle):
@@ -89,7 +89,7 @@ async def pull(endpoint: str, lease: Lease, streams: int) -> Share:
 
     async with open_wire(instance, clock, Ledger(lease.instance, lease.pool), metrics, lambda: True) as wire:
         assert wire.soap is not None
-        walks = streams_of(instance, settings, wire.soap, dictionary, lease, clock, metrics, random.Random(1))
+        walks = streams_of(instance, settings, wire.soap, vocabulary, lease, clock, metrics, random.Random(1))
         assert await walks[0].step() is not None  # plans the windows
         with measured(1) as cost:
             await asyncio.gather(*map(walk, walks))

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import asyncpg
 
-from syncd.core.mirror import Dictionary, MirrorRow, mirror_row
+from syncd.core.mirror import Dictionary, MirrorRow, Vocabulary, mirror_row
 from syncd.core.settings import Instance, Pull, Secret, Soap, UpdatedSince
 from syncd.core.values import LeadRecord
 from syncd.core.windows import Window
@@ -69,11 +69,11 @@ class WholePath:
         clock = WallClock()
         api = SoapApi(cast("Session", self._session), Soap("http://localhost", "u", Secret("k")), clock)
 
-        async def dictionary() -> Dictionary:
-            return DICTIONARY
+        async def vocabulary() -> Vocabulary:
+            return Vocabulary(DICTIONARY, Dictionary({}))
 
         self._instance = Instance(lease.instance, pulls=(PULL,))
-        (self._stream,) = streams_of(self._instance, PULL, api, dictionary, lease, clock, Metrics(), random.Random(1))
+        (self._stream,) = streams_of(self._instance, PULL, api, vocabulary, lease, clock, Metrics(), random.Random(1))
 
     async def prepare(self) -> None:
         """Make the pull known, with nothing left to plan by itself."""

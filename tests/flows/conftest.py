@@ -78,7 +78,7 @@ class House:
         assert wire.soap is not None
         dictionaries = Dictionaries(self.instance, lambda: describe(rest), lease, self.clock, self.metrics)
         for pull in self.instance.pulls:
-            self.flows += streams_of(self.instance, pull, wire.soap, dictionaries.soap, lease, self.clock, self.metrics, jitter)
+            self.flows += streams_of(self.instance, pull, wire.soap, dictionaries.vocabulary, lease, self.clock, self.metrics, jitter)
         if self.instance.pulls:
             self.flows.append(dictionaries)
         if self.instance.pushes:

@@ -52,29 +52,29 @@ def dictionaries_of(lease: Lease, manual_clock: ManualClock) -> Make:
 
 async def test_it_is_asked_for_once_a_day(dictionaries_of: Make, describe: Describe, manual_clock: ManualClock) -> None:
     dictionaries = dictionaries_of(describe)
-    assert {(await dictionaries.soap()).names["Company"] for _ in range(3)} == {"company1"}
+    assert {(await dictionaries.vocabulary()).soap.names["Company"] for _ in range(3)} == {"company1"}
     manual_clock.advance(DAY)
-    assert (await dictionaries.soap()).names["Company"] == "company2"
+    assert (await dictionaries.vocabulary()).soap.names["Company"] == "company2"
     await dictionaries.refresh()
-    assert (await dictionaries.soap()).names["Company"] == "company3"
+    assert (await dictionaries.vocabulary()).soap.names["Company"] == "company3"
 
 
 async def test_yesterdays_serves_while_marketo_gives_no_other(dictionaries_of: Make, describe: Describe, manual_clock: ManualClock) -> None:
     dictionaries = dictionaries_of(describe)
-    await dictionaries.soap()
+    await dictionaries.vocabulary()
     manual_clock.advance(DAY)
     describe.fails = True
-    assert {(await dictionaries.soap()).names["Company"] for _ in range(3)} == {"company1"}
+    assert {(await dictionaries.vocabulary()).soap.names["Company"] for _ in range(3)} == {"company1"}
     assert describe.asked == 2, "a failing describe must not be asked for with every page"
     describe.fails = False
     manual_clock.advance(600)
-    assert (await dictionaries.soap()).names["Company"] == "company3"
+    assert (await dictionaries.vocabulary()).soap.names["Company"] == "company3"
 
 
 async def test_without_any_the_fault_is_the_callers(dictionaries_of: Make, describe: Describe) -> None:
     describe.fails = True
     with pytest.raises(Fault, match="611"):
-        await dictionaries_of(describe).soap()
+        await dictionaries_of(describe).vocabulary()
 
 
 async def test_an_answer_without_fields_is_no_answer(dictionaries_of: Make, pool: Pool) -> None:
@@ -82,22 +82,22 @@ async def test_an_answer_without_fields_is_no_answer(dictionaries_of: Make, pool
         return []
 
     with pytest.raises(Fault, match="no field"):
-        await dictionaries_of(nothing).soap()
+        await dictionaries_of(nothing).vocabulary()
     assert await pool.fetchval("SELECT count(*) FROM syncd.field") == 0
 
 
 async def test_a_restart_goes_on_with_the_last_one_known(dictionaries_of: Make, describe: Describe, manual_clock: ManualClock) -> None:
-    known = await dictionaries_of(describe).soap()
+    known = await dictionaries_of(describe).vocabulary()
     describe.fails = True
     again = dictionaries_of(describe)
-    assert await again.soap() == known, "names and types are those of before"
+    assert await again.vocabulary() == known, "names and types are those of before"
     describe.fails = False
     manual_clock.advance(600)
-    assert (await again.soap()).names["Company"] == "company3"
+    assert (await again.vocabulary()).soap.names["Company"] == "company3"
 
 
 async def test_without_rest_names_stay_as_the_source_has_them(dictionaries_of: Make) -> None:
-    assert (await dictionaries_of(None).soap()).names == {}
+    assert (await dictionaries_of(None).vocabulary()).soap.names == {}
 
 
 async def test_a_restart_while_rest_is_down_keeps_pulling(house: Build) -> None:

@@ -17,7 +17,8 @@ UNTIL = WINDOWS[-1].ends_at
 
 async def register(lease: Lease, selector: str = "one", since: datetime = SINCE) -> bool:
     async with lease.transaction() as connection:
-        return await cursors.register(connection, "acme", "people", selector, since, NOW)
+        other = await cursors.selector(connection, "acme", "people") not in (None, selector)
+        return await cursors.register(connection, "acme", "people", selector, since, NOW, other)
 
 
 async def planned(lease: Lease) -> list[OpenWindow]:
@@ -142,7 +143,7 @@ async def test_other_pulls_and_instances_are_left_alone(lease: Lease) -> None:
     await planned(lease)
     async with lease.transaction() as connection:
         for instance, pull in (("acme", "others"), ("other", "people")):
-            await cursors.register(connection, instance, pull, "one", SINCE, NOW)
+            await cursors.register(connection, instance, pull, "one", SINCE, NOW, False)
             await cursors.plan(connection, instance, pull, "soap", [Window(SINCE, NOW)], NOW, NOW)
     await register(lease, "two")
     assert await lease.pool.fetchval("SELECT count(*) FROM syncd.pull_window WHERE state = 'open'") == 2
@@ -211,7 +212,7 @@ async def test_the_last_two_windows_of_a_backfill_finished_at_once_finish_it(lea
 
 async def test_keys_are_walked_group_by_group_and_forgotten_when_done(lease: Lease) -> None:
     async with lease.transaction() as connection:
-        await cursors.register(connection, "acme", "people", "soap keys=EMAIL", None, NOW)
+        await cursors.register(connection, "acme", "people", "soap keys=EMAIL", None, NOW, True)
         await cursors.plan_keys(connection, "acme", "people", "soap", [["a@x", "b,{}"], ["c"]], NOW, None)
     one, two = await open_windows(lease.pool)
     assert (one.window, one.keys, two.keys) == (None, ["a@x", "b,{}"], ["c"])
@@ -240,7 +241,7 @@ async def test_a_pull_that_left_the_configuration_is_shown_as_such_and_goes_on_w
         async with lease.transaction() as connection:
             await cursors.retire_others(connection, "acme", configured)
             if configured:
-                await cursors.register(connection, "acme", "people", "one", SINCE, NOW)
+                await cursors.register(connection, "acme", "people", "one", SINCE, NOW, False)
         found = await status.pull(lease.pool, "acme", "people")
         assert found is not None
         assert found.state == shown

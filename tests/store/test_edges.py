@@ -105,12 +105,12 @@ WINDOW_MOVES: dict[str, Move] = {
     "open → split": lambda c, row: cursors.split(c, row, [Window(NOW - HOUR, NOW)], NOW),
     "open → blocked": lambda c, row: cursors.block(c, "acme", "people", row, NOW, "why"),
     "blocked → open": lambda c, row: cursors.unblock(c, "acme", "people"),
-    "open → abandoned, blocked → abandoned": lambda c, row: cursors.register(c, "acme", "people", "after", NOW, NOW),
+    "open → abandoned, blocked → abandoned": lambda c, row: cursors.register(c, "acme", "people", "after", NOW, NOW, True),
 }
 PULL_MOVES: dict[str, Move] = {
     "running → blocked": lambda c, row: cursors.block(c, "acme", "people", None, NOW, "why"),
     "blocked → running": lambda c, row: cursors.unblock(c, "acme", "people"),
-    "blocked → running (registered)": lambda c, row: cursors.register(c, "acme", "people", "s", NOW, NOW),
+    "blocked → running (registered)": lambda c, row: cursors.register(c, "acme", "people", "s", NOW, NOW, False),
 }
 PUSH_MOVES: dict[str, Move] = {
     "running → blocked": lambda c, row: pushes.block(c, "acme", "contacts", NOW, "why"),

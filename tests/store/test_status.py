@@ -22,7 +22,7 @@ async def test_the_snapshot_shows_both_directions(pool: Pool, lease: Lease) -> N
     async with lease.transaction() as connection:
         await remember_users(connection, "acme", quota_day(NOW), {"crm@example.com": 70}, NOW)
     async with lease.transaction() as connection:
-        await cursors.register(connection, "acme", "people", "s", NOW - 3 * HOUR, NOW)
+        await cursors.register(connection, "acme", "people", "s", NOW - 3 * HOUR, NOW, False)
         windows = [Window(NOW - 3 * HOUR, NOW - 2 * HOUR), Window(NOW - 2 * HOUR, NOW)]
         await cursors.plan(connection, "acme", "people", "soap", windows, NOW, NOW)
         first, second = [row["id"] for row in await connection.fetch("SELECT id FROM syncd.pull_window ORDER BY id")]

@@ -1,0 +1,2 @@
+-- How far the activity log has been read.
+DO $$ BEGIN END $$;

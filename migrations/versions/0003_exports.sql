@@ -1,0 +1,2 @@
+-- Export jobs of Marketo's, and the staging of their files.
+DO $$ BEGIN END $$;
