@@ -69,7 +69,9 @@ def _source(name: str, pull: MapNode, rest: Node | None, soap: Node | None, repo
     needed = "soap" if source.value == "soap" else "rest"
     if not (soap if needed == "soap" else rest):
         report.add(source.line, source.path, f"{source.value} needs instances.{name}.{needed}, which is missing")
-    for key, node in select.items.items() if isinstance(select, MapNode) else ():
+    if not isinstance(select, MapNode):
+        return
+    for key, node in select.items.items():
         if key in SELECTS and select.given(key) is not None and key not in SELECTED_BY[source.value]:
             able = [each for each, keys in SELECTED_BY.items() if key in keys]
             report.add(node.line, node.path, f"is not known to {source.value}: use source: {' or '.join(able)}")
