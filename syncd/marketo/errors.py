@@ -62,9 +62,9 @@ def http_fault(status: int, message: str, endpoint: str) -> Fault:
     return Fault(nature, f"http_{status}", presentable(message), endpoint)
 
 
-def garbled(message: str, endpoint: str) -> Fault:
+def garbled(message: str, endpoint: str, request_id: str | None = None) -> Fault:
     """The Fault for a reply that is not what the protocol says (truncated, HTML, a field missing)."""
-    return Fault(Nature.TRANSIENT, "garbled", presentable(message), endpoint)
+    return Fault(Nature.TRANSIENT, "garbled", presentable(message), endpoint, request_id)
 
 
 def presentable(message: str) -> str:
