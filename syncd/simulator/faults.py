@@ -10,7 +10,9 @@ from syncd.simulator.report import Recorder
 from syncd.simulator.settings import SimulatorSettings
 from syncd.simulator.wire import JSON, MarketoFault, Reply, html
 
-ENDPOINTS = ("soap", "identity", "describe", "import", "status", "failures", "warnings", "usage")
+ENDPOINTS = ("soap", "identity", "describe", "import", "status", "failures", "warnings", "usage", "leads")
+_FIRST_COMERS = frozenset(ENDPOINTS[:8])
+"""They draw from one stream of chance; each of the others has its own, so that seeds replay."""
 
 
 class Fault(StrEnum):
@@ -110,6 +112,7 @@ _AT: dict[str, tuple[Fault, ...]] = {
     "failures": (*_TRANSPORT, *_REST, *_RESULTS, *_REST_LIMITS, *_MISCHIEF),
     "warnings": (*_TRANSPORT, *_REST, *_RESULTS, *_REST_LIMITS, *_MISCHIEF),
     "usage": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF),
+    "leads": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF),
 }
 _SHAPING = frozenset({Fault.SHORT_PAGE, Fault.JOB_FAILED, *_RESULTS})
 REDIRECT = Reply(302, b"", "", "redirect")
@@ -173,7 +176,10 @@ class FaultPlan:
 
     def __init__(self, settings: SimulatorSettings, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._chance = seeded(settings.seed, "faults")
+        shared = seeded(settings.seed, "faults")
+        self._chance = {
+            endpoint: shared if endpoint in _FIRST_COMERS else seeded(settings.seed, f"faults at {endpoint}") for endpoint in ENDPOINTS
+        }
         self._rates = {
             endpoint: [(fault, rate) for fault in kinds if (rate := float(getattr(settings.faults, fault.value, 0.0))) > 0]
             for endpoint, kinds in _AT.items()
@@ -191,7 +197,8 @@ class FaultPlan:
         if self._scripts[endpoint]:
             drawn = [self._scripts[endpoint].popleft()]
         else:
-            drawn = [fault for fault, rate in self._rates[endpoint] if self._chance.random() < rate]
+            chance = self._chance[endpoint]
+            drawn = [fault for fault, rate in self._rates[endpoint] if chance.random() < rate]
         replacing = [fault for fault in drawn if fault not in _SHAPING][:1]
         met = frozenset(replacing or drawn)
         self._recorder.faults.update(fault.value for fault in met)

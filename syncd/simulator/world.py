@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from syncd.simulator.catalogue import Catalogue
 from syncd.simulator.clock import seeded
+from syncd.simulator.fields import Field
 from syncd.simulator.index import UpdateIndex, UpdateKey
 from syncd.simulator.people import invent, stir
 from syncd.simulator.settings import SimulatorSettings
@@ -104,8 +105,21 @@ class World:
         name where there is no other); empty ones are absent; id and email stand outside, as they do in a `leadRecord`. Raises
         KeyError for a name that SOAP does not know, or no longer.
         """
-        known = self.catalogue.by_soap
-        wanted = known.values() if fields is None else [known[name] for name in fields]
+        return self._values_of(self.catalogue.by_soap, fields)
+
+    def rest_truth(self, fields: Iterable[str] | None = None) -> Iterator[tuple[int, str | None, dict[str, str]]]:
+        """Each lead as (id, email, values), in id order, as a mirror fed over REST must hold it but for how a value is written.
+
+        `fields` are the REST names asked for (all by default). Values are the texts the world keeps, by REST name; empty ones are
+        absent; id and email stand outside. Numbers, truths and dates are the same text everywhere (a number that JSON cannot write,
+        such as `+1` or `.5`, comes from leads.json as `1` and `0.5`). A datetime is kept with the instance's offset and shown in UTC:
+        compare moments. An extract writes an empty value as `null`: a lead whose text is "null" must be compared as empty there, not
+        over leads.json. Raises KeyError for a name that REST does not know, or no longer.
+        """
+        return self._values_of(self.catalogue.by_rest, fields)
+
+    def _values_of(self, known: Mapping[str, Field], names: Iterable[str] | None) -> Iterator[tuple[int, str | None, dict[str, str]]]:
+        wanted = known.values() if names is None else [known[name] for name in names]
         keys = [each.key for each in wanted if each.key not in ("id", "email")]
         for lead in self:
             yield lead.id, lead.email, {key: lead.values[key] for key in keys if key in lead.values}
