@@ -10,7 +10,21 @@ from syncd.simulator.report import Recorder
 from syncd.simulator.settings import SimulatorSettings
 from syncd.simulator.wire import JSON, MarketoFault, Reply, html
 
-ENDPOINTS = ("soap", "identity", "describe", "import", "status", "failures", "warnings", "usage", "leads")
+ENDPOINTS = (
+    "soap",
+    "identity",
+    "describe",
+    "import",
+    "status",
+    "failures",
+    "warnings",
+    "usage",
+    "leads",
+    "paging_token",
+    "lead_changes",
+    "deleted_leads",
+    "activities",
+)
 _FIRST_COMERS = frozenset(ENDPOINTS[:8])
 """They draw from one stream of chance; each of the others has its own, so that seeds replay."""
 
@@ -85,6 +99,8 @@ class Fault(StrEnum):
     RESULTS_404 = "results_404"
     RESULTS_WITHOUT_EMPTY_COLUMN = "results_without_empty_column"
     RESULTS_SHORT_ROW = "results_short_row"
+    SHORT_ACTIVITY_PAGE = "short_activity_page"
+    """A page with fewer activities than there are, maybe none, that says there are more: even when there are none."""
 
 
 _TRANSPORT = (
@@ -102,6 +118,7 @@ _SOAP_CODES = tuple(fault for fault in Fault if fault.value.startswith("soap_") 
 _REST = (Fault.JSON_GARBAGE, Fault.REST_602, Fault.REST_604, Fault.REST_606, Fault.REST_608, Fault.REST_611, Fault.REST_713)
 _REST_LIMITS = (Fault.REST_607, Fault.REST_615)
 _RESULTS = (Fault.RESULTS_404, Fault.RESULTS_WITHOUT_EMPTY_COLUMN, Fault.RESULTS_SHORT_ROW)
+_ACTIVITY_PAGES = ("lead_changes", "deleted_leads", "activities")
 # Those with a rate stand in the order in which chance is asked: a new one goes to the end, or seeds would not replay.
 _AT: dict[str, tuple[Fault, ...]] = {
     "soap": (*_TRANSPORT, *_SOAP, Fault.SHORT_PAGE, *_SOAP_CODES, *_MISCHIEF, Fault.GARBLED_XML),
@@ -113,8 +130,10 @@ _AT: dict[str, tuple[Fault, ...]] = {
     "warnings": (*_TRANSPORT, *_REST, *_RESULTS, *_REST_LIMITS, *_MISCHIEF),
     "usage": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF),
     "leads": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF),
+    "paging_token": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF),
+    **dict.fromkeys(_ACTIVITY_PAGES, (*_TRANSPORT, *_REST, Fault.SHORT_ACTIVITY_PAGE, *_REST_LIMITS, *_MISCHIEF)),
 }
-_SHAPING = frozenset({Fault.SHORT_PAGE, Fault.JOB_FAILED, *_RESULTS})
+_SHAPING = frozenset({Fault.SHORT_PAGE, Fault.JOB_FAILED, Fault.SHORT_ACTIVITY_PAGE, *_RESULTS})
 REDIRECT = Reply(302, b"", "", "redirect")
 _UNPROCESSED_PAGES = {
     Fault.REDIRECT: REDIRECT,

@@ -55,6 +55,7 @@ class Report:
     duplicate_live_key_count: int
     duplicate_leads_created: int
     leads_read: int
+    activities_served: int
     violations: dict[str, int]
     faults_injected: dict[str, int]
     events: tuple[str, ...]
@@ -80,7 +81,7 @@ class Recorder:
         self.duplicate_live_keys: list[DuplicateLiveKey] = []
         self.duplicate_live_key_count = 0
         self.duplicate_leads_created = 0
-        self.leads_read = 0
+        self.leads_read = self.activities_served = 0
         self.violations: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self._events: deque[str] = deque(maxlen=_EVENTS_KEPT)
@@ -130,6 +131,7 @@ class Recorder:
             duplicate_live_key_count=self.duplicate_live_key_count,
             duplicate_leads_created=self.duplicate_leads_created,
             leads_read=self.leads_read,
+            activities_served=self.activities_served,
             violations=dict(self.violations),
             faults_injected=dict(self.faults),
             events=tuple(self._events),

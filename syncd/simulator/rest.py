@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 from urllib.parse import parse_qsl
 
+from syncd.simulator.activities import ActivityApi
 from syncd.simulator.clock import seeded
 from syncd.simulator.importfile import DELIMITERS, file_part, read_import
 from syncd.simulator.imports import ImportQueue
@@ -17,7 +18,13 @@ from syncd.simulator.settings import SimulatorSettings
 from syncd.simulator.wire import FORM, JSON, Call, MarketoFault, Reply, plain, rest_result
 from syncd.simulator.world import World
 
-_READS = {"/rest/v1/leads.json": "leads"}
+_READS = {
+    "/rest/v1/leads.json": "leads",
+    "/rest/v1/activities/pagingtoken.json": "paging_token",
+    "/rest/v1/activities/leadchanges.json": "lead_changes",
+    "/rest/v1/activities/deletedleads.json": "deleted_leads",
+    "/rest/v1/activities.json": "activities",
+}
 """Reads whose query string may get long: they can also be asked by `POST …?_method=GET`."""
 _BATCH = re.compile(r"/bulk/v1/leads/batch/(\d{1,19})(?:/(failures|warnings))?\.json")
 
@@ -90,7 +97,11 @@ class RestApi:
         self._settings, self._world, self._queue, self._identity, self._recorder = settings, world, queue, identity, recorder
         self._limiter = limiter
         self._chance = seeded(settings.seed, "failing jobs")
-        self._others: dict[str, Callable[[Call], Reply]] = {"leads": LeadReads(world, recorder).answer}
+        activities = ActivityApi(settings, world, recorder)
+        self._others: dict[str, Callable[[Call], Reply]] = {
+            "leads": LeadReads(world, recorder).answer,
+            **dict.fromkeys(("paging_token", "lead_changes", "deleted_leads", "activities"), activities.answer),
+        }
 
     def answer(self, call: Call) -> Reply:
         """The reply to a call whose endpoint is known. Raises the documented errors."""
