@@ -5,6 +5,7 @@ Written from the protocol alone; it imports nothing else of syncd, so that a mis
 
 from syncd.simulator.catalogue import Catalogue
 from syncd.simulator.clock import Clock, ScaledClock
+from syncd.simulator.exports import ExportView
 from syncd.simulator.faults import Fault
 from syncd.simulator.fields import Field
 from syncd.simulator.imports import Slot
@@ -12,7 +13,17 @@ from syncd.simulator.lists import SmartList, StaticList
 from syncd.simulator.log import Activity
 from syncd.simulator.report import CallCount, DuplicateLiveKey, Report
 from syncd.simulator.server import Simulator
-from syncd.simulator.settings import ActivityModel, Credentials, FaultRates, ForeignLoad, ImportModel, Limits, Movement, SimulatorSettings
+from syncd.simulator.settings import (
+    ActivityModel,
+    Credentials,
+    ExportModel,
+    FaultRates,
+    ForeignLoad,
+    ImportModel,
+    Limits,
+    Movement,
+    SimulatorSettings,
+)
 from syncd.simulator.world import Lead, World
 
 __all__ = [
@@ -23,6 +34,8 @@ __all__ = [
     "Clock",
     "Credentials",
     "DuplicateLiveKey",
+    "ExportModel",
+    "ExportView",
     "Fault",
     "FaultRates",
     "Field",

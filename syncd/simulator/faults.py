@@ -6,6 +6,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from syncd.simulator.clock import seeded
+from syncd.simulator.exportfile import IN_THE_FILE
 from syncd.simulator.report import Recorder
 from syncd.simulator.settings import SimulatorSettings
 from syncd.simulator.wire import JSON, MarketoFault, Reply, html
@@ -24,6 +25,12 @@ ENDPOINTS = (
     "lead_changes",
     "deleted_leads",
     "activities",
+    "export_create",
+    "export_enqueue",
+    "export_status",
+    "export_list",
+    "export_cancel",
+    "export_file",
 )
 _FIRST_COMERS = frozenset(ENDPOINTS[:8])
 """They draw from one stream of chance; each of the others has its own, so that seeds replay."""
@@ -99,6 +106,23 @@ class Fault(StrEnum):
     RESULTS_404 = "results_404"
     RESULTS_WITHOUT_EMPTY_COLUMN = "results_without_empty_column"
     RESULTS_SHORT_ROW = "results_short_row"
+    EXPORT_FAILED = "export_failed"
+    """The export created or queued now will end Failed."""
+    WRONG_CHECKSUM = "wrong_checksum"
+    """The status tells another checksum than the file's."""
+    RANGE_OFF_BY_ONE = "range_off_by_one"
+    """The bytes of a range are shifted by one, although Content-Range looks right; a request without a range is answered well."""
+    FILE_JSON_200 = "file_json_200"
+    """An error envelope with 200 in place of the file."""
+    FILE_404 = "file_404"
+    FILE_BROKEN_OFF = "file_broken_off"
+    """The connection breaks somewhere in the file."""
+    FILE_NUL = "file_nul"
+    """This and the next four are in the file of the next export that begins, and so in its size and checksum."""
+    FILE_STRAY_CR = "file_stray_cr"
+    FILE_BAD_QUOTES = "file_bad_quotes"
+    FILE_U2028 = "file_u2028"
+    FILE_HEADER_CHANGED = "file_header_changed"
     SHORT_ACTIVITY_PAGE = "short_activity_page"
     """A page with fewer activities than there are, maybe none, that says there are more: even when there are none."""
 
@@ -118,6 +142,8 @@ _SOAP_CODES = tuple(fault for fault in Fault if fault.value.startswith("soap_") 
 _REST = (Fault.JSON_GARBAGE, Fault.REST_602, Fault.REST_604, Fault.REST_606, Fault.REST_608, Fault.REST_611, Fault.REST_713)
 _REST_LIMITS = (Fault.REST_607, Fault.REST_615)
 _RESULTS = (Fault.RESULTS_404, Fault.RESULTS_WITHOUT_EMPTY_COLUMN, Fault.RESULTS_SHORT_ROW)
+_FILE = (Fault.FILE_404, Fault.FILE_JSON_200, Fault.FILE_BROKEN_OFF, Fault.RANGE_OFF_BY_ONE)
+_IN_THE_FILE = tuple(Fault(name) for name in sorted(IN_THE_FILE))
 _ACTIVITY_PAGES = ("lead_changes", "deleted_leads", "activities")
 # Those with a rate stand in the order in which chance is asked: a new one goes to the end, or seeds would not replay.
 _AT: dict[str, tuple[Fault, ...]] = {
@@ -131,9 +157,21 @@ _AT: dict[str, tuple[Fault, ...]] = {
     "usage": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF),
     "leads": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF),
     "paging_token": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF),
+    "export_create": (*_TRANSPORT, *_REST, Fault.EXPORT_FAILED, *_REST_LIMITS, *_MISCHIEF),
+    "export_enqueue": (*_TRANSPORT, *_REST, Fault.EXPORT_FAILED, *_REST_LIMITS, *_MISCHIEF),
+    "export_status": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF, Fault.WRONG_CHECKSUM),
+    "export_list": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF, Fault.WRONG_CHECKSUM),
+    "export_cancel": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF),
+    "export_file": (*_TRANSPORT, *_REST, *_FILE, *_REST_LIMITS, *_MISCHIEF, *_IN_THE_FILE),
     **dict.fromkeys(_ACTIVITY_PAGES, (*_TRANSPORT, *_REST, Fault.SHORT_ACTIVITY_PAGE, *_REST_LIMITS, *_MISCHIEF)),
 }
-_SHAPING = frozenset({Fault.SHORT_PAGE, Fault.JOB_FAILED, Fault.SHORT_ACTIVITY_PAGE, *_RESULTS})
+_SHAPING = frozenset({Fault.SHORT_PAGE, Fault.JOB_FAILED, Fault.SHORT_ACTIVITY_PAGE, *_RESULTS}) | {
+    Fault.EXPORT_FAILED,
+    Fault.WRONG_CHECKSUM,
+    Fault.RANGE_OFF_BY_ONE,
+    Fault.FILE_JSON_200,
+    Fault.FILE_404,
+}
 REDIRECT = Reply(302, b"", "", "redirect")
 _UNPROCESSED_PAGES = {
     Fault.REDIRECT: REDIRECT,
@@ -150,6 +188,7 @@ _PROCESSED_REPLIES = {
 _DELIVERIES = {
     Fault.RESET_AFTER: "reset",
     Fault.TRUNCATED: "truncated",
+    Fault.FILE_BROKEN_OFF: "broken off",
     Fault.SLOW_DRIP: "slow drip",
     Fault.WRONG_LENGTH: "wrong length",
     Fault.WRONG_LENGTH_CUT: "wrong length cut",
@@ -204,12 +243,22 @@ class FaultPlan:
             for endpoint, kinds in _AT.items()
         }
         self._scripts: dict[str, deque[Fault]] = {endpoint: deque() for endpoint in ENDPOINTS}
+        self._files: deque[Fault] = deque()
 
     def script(self, endpoint: str, fault: Fault, times: int) -> None:
         """Let the next `times` requests to `endpoint` meet `fault`. Raises ValueError where it makes no sense."""
         if endpoint not in _AT or fault not in _AT[endpoint]:
             raise ValueError(f"{fault.value} cannot happen at '{endpoint}'")
-        self._scripts[endpoint].extend([fault] * times)
+        scripted = self._files if fault in _IN_THE_FILE else self._scripts[endpoint]
+        scripted.extend([fault] * times)
+
+    def for_the_next_file(self) -> frozenset[str]:
+        """What the file of an export that begins now has in it."""
+        if not self._files:
+            return frozenset()
+        fault = self._files.popleft()
+        self._recorder.faults[fault.value] += 1
+        return frozenset({fault.value})
 
     def draw(self, endpoint: str) -> frozenset[Fault]:
         """What the next request to `endpoint` meets: at most one fault in place of its answer, any number that shape it."""
@@ -234,6 +283,11 @@ def instead_of_processing(faults: frozenset[Fault]) -> Reply | None:
         if fault is not Fault.REST_604 and (code := _code(fault)) is not None:
             raise MarketoFault(code, _MESSAGES[code])
     return None
+
+
+def hides_the_answer(faults: frozenset[Fault]) -> bool:
+    """Whether the client of a processed request does not get its answer."""
+    return any(fault in _DELIVERIES or fault in _PROCESSED_REPLIES or fault is Fault.REST_604 for fault in faults)
 
 
 def instead_of_the_answer(faults: frozenset[Fault], reply: Reply) -> Reply:
