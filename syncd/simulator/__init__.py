@@ -6,7 +6,7 @@ Written from the protocol alone; it imports nothing else of syncd, so that a mis
 from syncd.simulator.catalogue import Catalogue
 from syncd.simulator.clock import Clock, ScaledClock
 from syncd.simulator.exports import ExportView
-from syncd.simulator.faults import Fault
+from syncd.simulator.fault_kinds import Fault
 from syncd.simulator.fields import Field
 from syncd.simulator.imports import Slot
 from syncd.simulator.lists import SmartList, StaticList

@@ -15,7 +15,8 @@ from syncd.simulator.clock import Clock, seeded
 from syncd.simulator.delivery import REDIRECTED, deliver, whole
 from syncd.simulator.exportfile import of_path, of_pieces
 from syncd.simulator.exports import ExportQueue, ExportView
-from syncd.simulator.faults import REDIRECT, Fault, FaultPlan, hides_the_answer, instead_of_processing, instead_of_the_answer
+from syncd.simulator.fault_kinds import Fault
+from syncd.simulator.faults import REDIRECT, FaultPlan, hides_the_answer, instead_of_processing, instead_of_the_answer
 from syncd.simulator.fields import Field
 from syncd.simulator.imports import ImportQueue, Slot
 from syncd.simulator.limits import Limiter

@@ -48,6 +48,11 @@ async def status(client: Client, export_id: str) -> dict[str, Any]:
     return result
 
 
+def message(reply: dict[str, Any]) -> tuple[str, str]:
+    """The code and the message of an error."""
+    return code_of(reply), reply["errors"][0]["message"]
+
+
 async def finished(client: Client, *fields: str, wanted: Any = LATELY, **more: Any) -> str:
     """Create, enqueue and wait for the end; the address of the file."""
     export_id = await queued(client, *fields, wanted=wanted, **more)
