@@ -1,4 +1,5 @@
-"""A faithful Marketo to rehearse with: SOAP, identity, describe, usage and bulk import over real HTTP, with a moving lead database.
+"""A faithful Marketo to rehearse with, over real HTTP and with a moving lead database: SOAP, identity, describe, usage, bulk import,
+bulk extract, activities and leads by id.
 
 Written from the protocol alone; it imports nothing else of syncd, so that a misreading is not shared.
 """

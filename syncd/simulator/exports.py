@@ -48,7 +48,6 @@ class ExportJob:
     size: int = 0
     """A stranger's share of the quota."""
     fails: bool = False
-    oddities: frozenset[str] = frozenset()
     state: str = "Created"
     queued_at: float = math.inf
     started_at: float = math.inf
@@ -206,22 +205,21 @@ class ExportQueue:
 
     def _begin(self, job: ExportJob, order: Order, now: float) -> None:
         """Take the snapshot: what the file holds is what is true now."""
-        job.oddities = self._oddities()
         missing = [each.key for each in order.fields if each.key not in self._world.catalogue.by_rest]
         if missing:
             job.fails, job.error = True, f"Field '{missing[0]}' not found"
         elif self._spent.on(now) >= self._model.daily_bytes:
             job.fails, job.error = True, "Export daily quota exceeded"
         else:
-            job.file = self._planted.popleft() if self._planted else self._rendered(job, order)
+            job.file = self._planted.popleft() if self._planted else self._rendered(order)
         rows = job.file.records if job.file else 0
         factor = self._durations.lognormvariate(0.0, self._model.sigma)
         job.duration = (self._model.overhead_seconds + rows / self._model.rows_per_second) * factor
 
-    def _rendered(self, job: ExportJob, order: Order) -> ExportFile:
+    def _rendered(self, order: Order) -> ExportFile:
         # A field may have another type by now.
         fields = [self._world.catalogue.by_key[field.key] for field in order.fields]
-        return rendered(order.leads(self._world), fields, order.headers, job.oddities)
+        return rendered(order.leads(self._world), fields, order.headers, self._oddities())
 
     def _end(self, job: ExportJob, now: float) -> None:
         job.finished_at = now

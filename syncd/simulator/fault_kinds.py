@@ -123,7 +123,7 @@ class Fault(StrEnum):
     FILE_BROKEN_OFF = "file_broken_off"
     """The connection breaks somewhere in the file."""
     FILE_NUL = "file_nul"
-    """This and the next four are in the file of the next export that begins, and so in its size and checksum."""
+    """This and the next four are in the next file that is rendered, some rows of it, and so in its size and checksum."""
     FILE_STRAY_CR = "file_stray_cr"
     FILE_BAD_QUOTES = "file_bad_quotes"
     FILE_U2028 = "file_u2028"

@@ -1,4 +1,4 @@
-"""The REST side: identity, describe, usage, bulk lead import (protocol sections 2, 3.3, 3.5 and 4)."""
+"""The REST side: identity, describe, usage, bulk lead import (protocol sections 2, 3.3, 3.5 and 4), and the way to the other calls."""
 
 import json
 import re
