@@ -1,6 +1,7 @@
 """Which way the leads of a pull come, by what the instance offers and what each way costs."""
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Literal
 
 from syncd.core.price import Price, by_extract, by_ids
@@ -10,8 +11,8 @@ Follows = Literal["windows", "activities"]
 
 WORTH_READING = 1.5
 """How many times the days of reading by id the extracts must take, before a day's calls are spent on it: pushes need some too."""
-WORTH_EXTRACTING = 0.25
-"""Of a day's calls; catching up by activities that costs more goes by an extract."""
+CATCH_UP_AFTER = timedelta(days=1)
+"""Behind by more, an extract is asked once for what the activity log would tell change by change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,11 @@ def route(pull: Pull, offers: Offers, leads: int, each: int, windows: int, limit
     return way
 
 
+def wants_extract(pull: Pull, way: Route, behind: timedelta) -> bool:
+    """Whether a pull that follows the activity log, and is that far behind it, had better catch up by an extract."""
+    return pull.source == "auto" and way.follows == "activities" and not way.by_creation and behind > CATCH_UP_AFTER
+
+
 def _fill(pull: Pull, offers: Offers) -> Route:
     if offers.by_update:
         return Route(False, False, "windows", "extracts select by updatedAt")
@@ -71,11 +77,6 @@ def _fill(pull: Pull, offers: Offers) -> Route:
             f"or {ASK_FOR_UPDATES}"
         )
     return Route(True, False, "activities", "extracts can't select by updatedAt here (1035): createdAt fills once, activities go on")
-
-
-def is_cheaper_by_extract(calls: int, limits: Limits) -> bool:
-    """Whether catching up with what `calls` calls would bring by the activity log is better left to an extract."""
-    return calls > WORTH_EXTRACTING * limits.daily_calls
 
 
 def _days(price: Price) -> str:

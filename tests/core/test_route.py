@@ -1,10 +1,10 @@
 """The way of a pull: what the instance offers first, what it costs next."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from syncd.core.route import NoWay, Offers, Route, is_cheaper_by_extract, route
+from syncd.core.route import NoWay, Offers, Route, route, wants_extract
 from syncd.core.settings import Limits, Pull, Source, StaticList, UpdatedSince
 
 SINCE = UpdatedSince(datetime(2016, 1, 1, tzinfo=UTC))
@@ -63,6 +63,16 @@ def test_a_list_is_extracted_whole() -> None:
     assert chosen == Route(False, False, "windows", chosen.reason)
 
 
-def test_catching_up_by_activities_may_take_a_quarter_of_the_days_calls() -> None:
-    assert not is_cheaper_by_extract(7_500, LIMITS)
-    assert is_cheaper_by_extract(7_501, LIMITS)
+@pytest.mark.parametrize(
+    ("source", "offers", "behind", "wanted"),
+    [
+        ("auto", Offers(), timedelta(days=1, seconds=1), True),
+        ("auto", Offers(), timedelta(days=1), False),
+        ("auto", Offers(activities=False), timedelta(days=9), False),
+        ("auto", Offers(by_update=False), timedelta(days=9), False),
+        ("activities", Offers(), timedelta(days=9), False),
+    ],
+)
+def test_large_catch_ups_of_auto_go_by_extracts(source: Source, offers: Offers, behind: timedelta, wanted: bool) -> None:
+    pull = Pull("people", source, SINCE)
+    assert wants_extract(pull, route(pull, offers, 1000, 100, 132, LIMITS), behind) is wanted
