@@ -8,7 +8,6 @@ from typing import Literal
 
 from syncd.core.cost import SPAN, USUAL_CALL
 from syncd.core.settings import Limits
-from syncd.core.values import Field
 
 Way = Literal["soap", "extract", "extract of ids"]
 
@@ -47,9 +46,8 @@ class Price:
         return self.time / DAY
 
 
-def bytes_per_lead(fields: Iterable[Field | None]) -> int:
-    """About what a lead's row of these fields weighs in an extract, its id and email included. None stands for one nobody describes."""
-    kinds = [field.data_type if field else "string" for field in fields]
+def bytes_per_lead(kinds: Iterable[str]) -> int:
+    """About what a lead's row of fields of these dataTypes weighs in an extract, its id and email included."""
     values = sum((_USUAL_BYTES.get(kind, _OTHER_BYTES) + _EMPTY_BYTES) / 2 + 1 for kind in kinds)
     return math.ceil(_ID_BYTES + 1 + _USUAL_BYTES["email"] + 1 + values)
 

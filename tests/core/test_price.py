@@ -7,19 +7,14 @@ from hypothesis import strategies as st
 
 from syncd.core.price import DAY, by_extract, by_ids, by_soap, bytes_per_lead
 from syncd.core.settings import Limits
-from syncd.core.values import Field, FieldName
 
 LIMITS = Limits(calls_per_20s=50, daily_calls=30_000, export_daily_bytes=500_000_000)
 
 
-def field(data_type: str) -> Field:
-    return Field("", data_type, None, FieldName("f", False), None)
-
-
 def test_a_row_weighs_its_id_its_address_and_half_filled_fields() -> None:
     assert bytes_per_lead([]) == 8 + 1 + 24 + 1
-    assert bytes_per_lead([field("date")]) == 34 + (10 + 4) // 2 + 1
-    assert bytes_per_lead([field("date"), None]) == 34 + 8 + (14 + 4) // 2 + 1
+    assert bytes_per_lead(["date"]) == 34 + (10 + 4) // 2 + 1
+    assert bytes_per_lead(["date", "string"]) == 34 + 8 + (14 + 4) // 2 + 1
 
 
 def test_an_extract_waits_for_the_bytes_of_other_days() -> None:
