@@ -152,8 +152,8 @@ async def test_misspelt_fields(syncd: Run, yaml: Yaml) -> None:
         ),
         "pull people: fields": (
             "Marketo has no field with the SOAP name LeadScor, Zebra, memberLevel",
-            "→ correct instances.acme.pulls.people.fields: company → Company; LeadScor: did you mean LeadScore?; "
-            "Zebra: look up its name in Admin > Field Management",
+            "→ correct instances.acme.pulls.people.fields: LeadScor: did you mean LeadScore?; "
+            "Zebra: look up its name in Admin > Field Management; memberLevel: only REST has it",
         ),
     }
 
