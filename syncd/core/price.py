@@ -28,6 +28,8 @@ USUAL_EXPORT = timedelta(minutes=3)
 """From its queueing to its end, as long as none has shown how long one takes."""
 CALLS_OF_EXPORT = 6
 """To create and queue one, to look at it, to fetch it."""
+CALLS_OF_LOOK = 2
+"""For changes of values, and for those of scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +84,8 @@ def _paced(calls: int, limits: Limits) -> timedelta:
 def _resets(amount: int, daily: int) -> timedelta:
     """How long one waits for resets when a day has `daily` of what `amount` is needed."""
     return DAY * max(0, -(-amount // daily) - 1)
+
+
+def looks_of(every: timedelta, calls_a_look: int) -> int:
+    """Calls a day of looking for news, as long as there are none."""
+    return math.ceil(DAY / every) * calls_a_look

@@ -1,5 +1,6 @@
 """A pull that comes from another source than before goes on where the former one was."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from syncd.core.settings import Source
@@ -73,3 +74,50 @@ async def register(connection: Connection, instance: str, pull: str, source: Sou
     if source == "soap" or before == "soap":
         await connection.execute(FORGET_TOKENS, instance, f"pull {pull}")
     return True
+
+
+PAGE = 5_000
+# Where a lead has a field by both names, the one that stays was written later. What was known by digests is compared in full once.
+RENAME = """
+WITH page AS MATERIALIZED (
+    SELECT lead_id FROM syncd.lead WHERE instance = $1 AND lead_id > $2 ORDER BY lead_id LIMIT $5
+), renamed AS (
+    UPDATE syncd.lead l
+       SET attributes = (SELECT coalesce(jsonb_object_agg(coalesce(m.new, a.key), a.value ORDER BY m.new IS NULL), '{}')
+                           FROM jsonb_each(l.attributes) a LEFT JOIN unnest($3::text[], $4::text[]) AS m (old, new) ON m.old = a.key),
+           misfits = (SELECT jsonb_object_agg(coalesce(m.new, a.key), a.value ORDER BY m.new IS NULL)
+                        FROM jsonb_each(l.misfits) a LEFT JOIN unnest($3::text[], $4::text[]) AS m (old, new) ON m.old = a.key),
+           digests = (SELECT coalesce(jsonb_object_agg(d.key, left(d.value, 7)), '{}') FROM jsonb_each_text(l.digests) d)
+      FROM page p
+     WHERE l.instance = $1 AND l.lead_id = p.lead_id AND (l.attributes ?| $3::text[] OR l.misfits ?| $3::text[])
+    RETURNING 1
+)
+SELECT (SELECT max(lead_id) FROM page) AS last, (SELECT count(*) FROM renamed) AS leads
+"""
+RENAME_HISTORY = """
+UPDATE syncd.lead_history h SET field = m.new FROM unnest($2::text[], $3::text[]) AS m (old, new) WHERE h.instance = $1 AND h.field = m.old
+"""
+FORGET_FIELDS = "DELETE FROM syncd.field WHERE instance = $1 AND field = ANY ($2::text[])"
+
+
+async def rename_fields(connection: Connection, instance: str, names: Mapping[str, str]) -> int:
+    """Give fields of the mirror and of its history their other names, old → new; returns of how many leads.
+
+    In pages: done half, it goes on when it is done again.
+    """
+    old, new = list(names), list(names.values())
+    leads, last = 0, -1
+    while True:
+        row = await connection.fetchrow(RENAME, instance, last, old, new, PAGE)
+        assert row is not None
+        leads += row["leads"]
+        if row["last"] is None:
+            break
+        last = row["last"]
+    await connection.execute(RENAME_HISTORY, instance, old, new)
+    return leads
+
+
+async def forget_fields(connection: Connection, instance: str, names: Sequence[str]) -> None:
+    """Forget fields that have another name now."""
+    await connection.execute(FORGET_FIELDS, instance, list(names))
