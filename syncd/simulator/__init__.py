@@ -8,12 +8,16 @@ from syncd.simulator.clock import Clock, ScaledClock
 from syncd.simulator.faults import Fault
 from syncd.simulator.fields import Field
 from syncd.simulator.imports import Slot
+from syncd.simulator.lists import SmartList, StaticList
+from syncd.simulator.log import Activity
 from syncd.simulator.report import CallCount, DuplicateLiveKey, Report
 from syncd.simulator.server import Simulator
-from syncd.simulator.settings import Credentials, FaultRates, ForeignLoad, ImportModel, Limits, Movement, SimulatorSettings
-from syncd.simulator.world import Lead, StaticList, World
+from syncd.simulator.settings import ActivityModel, Credentials, FaultRates, ForeignLoad, ImportModel, Limits, Movement, SimulatorSettings
+from syncd.simulator.world import Lead, World
 
 __all__ = [
+    "Activity",
+    "ActivityModel",
     "CallCount",
     "Catalogue",
     "Clock",
@@ -32,6 +36,7 @@ __all__ = [
     "Simulator",
     "SimulatorSettings",
     "Slot",
+    "SmartList",
     "StaticList",
     "World",
 ]

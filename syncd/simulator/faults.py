@@ -10,7 +10,23 @@ from syncd.simulator.report import Recorder
 from syncd.simulator.settings import SimulatorSettings
 from syncd.simulator.wire import JSON, MarketoFault, Reply, html
 
-ENDPOINTS = ("soap", "identity", "describe", "import", "status", "failures", "warnings", "usage")
+ENDPOINTS = (
+    "soap",
+    "identity",
+    "describe",
+    "import",
+    "status",
+    "failures",
+    "warnings",
+    "usage",
+    "leads",
+    "paging_token",
+    "lead_changes",
+    "deleted_leads",
+    "activities",
+)
+_FIRST_COMERS = frozenset(ENDPOINTS[:8])
+"""They draw from one stream of chance; each of the others has its own, so that seeds replay."""
 
 
 class Fault(StrEnum):
@@ -83,6 +99,8 @@ class Fault(StrEnum):
     RESULTS_404 = "results_404"
     RESULTS_WITHOUT_EMPTY_COLUMN = "results_without_empty_column"
     RESULTS_SHORT_ROW = "results_short_row"
+    SHORT_ACTIVITY_PAGE = "short_activity_page"
+    """A page with fewer activities than there are, maybe none, that says there are more: even when there are none."""
 
 
 _TRANSPORT = (
@@ -100,6 +118,7 @@ _SOAP_CODES = tuple(fault for fault in Fault if fault.value.startswith("soap_") 
 _REST = (Fault.JSON_GARBAGE, Fault.REST_602, Fault.REST_604, Fault.REST_606, Fault.REST_608, Fault.REST_611, Fault.REST_713)
 _REST_LIMITS = (Fault.REST_607, Fault.REST_615)
 _RESULTS = (Fault.RESULTS_404, Fault.RESULTS_WITHOUT_EMPTY_COLUMN, Fault.RESULTS_SHORT_ROW)
+_ACTIVITY_PAGES = ("lead_changes", "deleted_leads", "activities")
 # Those with a rate stand in the order in which chance is asked: a new one goes to the end, or seeds would not replay.
 _AT: dict[str, tuple[Fault, ...]] = {
     "soap": (*_TRANSPORT, *_SOAP, Fault.SHORT_PAGE, *_SOAP_CODES, *_MISCHIEF, Fault.GARBLED_XML),
@@ -110,8 +129,11 @@ _AT: dict[str, tuple[Fault, ...]] = {
     "failures": (*_TRANSPORT, *_REST, *_RESULTS, *_REST_LIMITS, *_MISCHIEF),
     "warnings": (*_TRANSPORT, *_REST, *_RESULTS, *_REST_LIMITS, *_MISCHIEF),
     "usage": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF),
+    "leads": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF),
+    "paging_token": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF),
+    **dict.fromkeys(_ACTIVITY_PAGES, (*_TRANSPORT, *_REST, Fault.SHORT_ACTIVITY_PAGE, *_REST_LIMITS, *_MISCHIEF)),
 }
-_SHAPING = frozenset({Fault.SHORT_PAGE, Fault.JOB_FAILED, *_RESULTS})
+_SHAPING = frozenset({Fault.SHORT_PAGE, Fault.JOB_FAILED, Fault.SHORT_ACTIVITY_PAGE, *_RESULTS})
 REDIRECT = Reply(302, b"", "", "redirect")
 _UNPROCESSED_PAGES = {
     Fault.REDIRECT: REDIRECT,
@@ -173,7 +195,10 @@ class FaultPlan:
 
     def __init__(self, settings: SimulatorSettings, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._chance = seeded(settings.seed, "faults")
+        shared = seeded(settings.seed, "faults")
+        self._chance = {
+            endpoint: shared if endpoint in _FIRST_COMERS else seeded(settings.seed, f"faults at {endpoint}") for endpoint in ENDPOINTS
+        }
         self._rates = {
             endpoint: [(fault, rate) for fault in kinds if (rate := float(getattr(settings.faults, fault.value, 0.0))) > 0]
             for endpoint, kinds in _AT.items()
@@ -191,7 +216,8 @@ class FaultPlan:
         if self._scripts[endpoint]:
             drawn = [self._scripts[endpoint].popleft()]
         else:
-            drawn = [fault for fault, rate in self._rates[endpoint] if self._chance.random() < rate]
+            chance = self._chance[endpoint]
+            drawn = [fault for fault, rate in self._rates[endpoint] if chance.random() < rate]
         replacing = [fault for fault in drawn if fault not in _SHAPING][:1]
         met = frozenset(replacing or drawn)
         self._recorder.faults.update(fault.value for fault in met)

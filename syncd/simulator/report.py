@@ -31,7 +31,7 @@ class DuplicateLiveKey:
 
 @dataclass(frozen=True)
 class Report:
-    """What the client did. Sizes in bytes, spans in seconds of the simulator's clock."""
+    """What the client did. Sizes in bytes, spans in seconds of the simulator's clock; `leads_read` are records that leads.json answered."""
 
     calls: tuple[CallCount, ...]
     calls_counted: int
@@ -54,6 +54,8 @@ class Report:
     duplicate_live_keys: tuple[DuplicateLiveKey, ...]
     duplicate_live_key_count: int
     duplicate_leads_created: int
+    leads_read: int
+    activities_served: int
     violations: dict[str, int]
     faults_injected: dict[str, int]
     events: tuple[str, ...]
@@ -79,6 +81,7 @@ class Recorder:
         self.duplicate_live_keys: list[DuplicateLiveKey] = []
         self.duplicate_live_key_count = 0
         self.duplicate_leads_created = 0
+        self.leads_read = self.activities_served = 0
         self.violations: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self._events: deque[str] = deque(maxlen=_EVENTS_KEPT)
@@ -127,6 +130,8 @@ class Recorder:
             duplicate_live_keys=tuple(self.duplicate_live_keys),
             duplicate_live_key_count=self.duplicate_live_key_count,
             duplicate_leads_created=self.duplicate_leads_created,
+            leads_read=self.leads_read,
+            activities_served=self.activities_served,
             violations=dict(self.violations),
             faults_injected=dict(self.faults),
             events=tuple(self._events),

@@ -23,6 +23,8 @@ from syncd.simulator.world import World
 
 _SOAP_PATH = "/soap/mktows/3_1"
 _SHUTDOWN_SECONDS = 0.5
+_LONGEST_LINE = 1 << 18
+"""Addresses over the limit of the instance must still be read, to be answered with 414."""
 
 
 class Simulator:
@@ -48,7 +50,7 @@ class Simulator:
         app = web.Application()
         app.router.add_route("*", "/{anything:.*}", self._handle)
         app.on_response_prepare.append(self._tell_time)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, max_line_size=_LONGEST_LINE)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port).start()
         self._base = "http://{}:{}".format(*self._runner.addresses[0][:2])
@@ -137,7 +139,7 @@ class Simulator:
         if REDIRECTED in request.query:
             self._recorder.violation(self._move(), "redirect followed")
             return await deliver(request, REDIRECT)
-        endpoint = "soap" if (request.method, path) == ("POST", _SOAP_PATH) else rest_endpoint_of(path, request.method)
+        endpoint = "soap" if (request.method, path) == ("POST", _SOAP_PATH) else rest_endpoint_of(path, request.method, request.query)
         if endpoint is None:
             kind = "double slash in address" if "//" in path else "unknown address"
             self._recorder.violation(self._move(), kind)
@@ -168,7 +170,8 @@ class Simulator:
         request_id = f"{self._request_ids.getrandbits(16):04x}#{int(now * 1000):x}"
         oddities = frozenset(fault.value for fault in faults)
         accepted = self._recorder.imports_accepted
-        call = Call(endpoint, request.rel_url.raw_path, request.query, request.headers, body, size, now, request_id, oddities)
+        path, uri_bytes = request.rel_url.raw_path, len(request.raw_path)
+        call = Call(endpoint, path, request.query, request.headers, body, size, now, request_id, oddities, uri_bytes)
         try:
             if over is not None:
                 raise over

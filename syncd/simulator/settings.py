@@ -27,6 +27,8 @@ class Limits:
     import_slots: int = 10
     import_running: int = 2
     import_body_bytes: int = 10_000_000
+    uri_bytes: int = 8_000
+    """Beyond it: HTTP 414. Whether the 8 KB are 8,000 or 8,192 is not told."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,24 @@ class Movement:
 
     updates_per_second: float = 0.0
     creations_per_second: float = 0.0
+    deletions_per_second: float = 0.0
+    merges_per_second: float = 0.0
+    """Of two leads each, by chance."""
+
+
+@dataclass(frozen=True)
+class ActivityModel:
+    """How the activity log is kept and read (protocol section 3.2)."""
+
+    late_share: float = 0.0
+    """So many of the activities are committed late: dated right, but not to be seen until up to `late_seconds` after it."""
+    late_seconds: float = 60.0
+    short_pages: float = 0.1
+    """How often a page holds fewer activities than there are, maybe none, and says that more are to come."""
+    kept_days: float = 90.0
+    deletions_kept_days: float = 14.0
+    token_chars: int = 0
+    """The least length of a paging token; a long one does not fit into an address."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +115,7 @@ class FaultRates:
     results_short_row: float = 0.0
     soap_20024: float = 0.0
     rest_615: float = 0.0
+    short_activity_page: float = 0.0
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -131,6 +152,11 @@ class SimulatorSettings:
     imports: ImportModel = field(default_factory=ImportModel)
     foreign: ForeignLoad = field(default_factory=ForeignLoad)
     movement: Movement = field(default_factory=Movement)
+    activities: ActivityModel = field(default_factory=ActivityModel)
+    activities_allowed: bool = True
+    """Whether the API user may read activities; if not, fault 603."""
+    merges_are_deletions: bool = False
+    """Whether a merge is logged as a deletion of each loser, too [unknown]."""
     faults: FaultRates = field(default_factory=FaultRates)
     latency: float = 0.0
     soap_batch_limit: int = 1_000

@@ -4,9 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 OK: Final = "ok"
 JSON: Final = "application/json;charset=UTF-8"
+FORM: Final = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Call:
     request_id: str
     oddities: frozenset[str] = frozenset()
     """Injected faults that shape the answer instead of replacing it."""
+    uri_bytes: int = 0
+    """How long its address is, with the query string as it was sent."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,16 @@ class Reply:
     body: bytes
     content_type: str
     code: str = OK
+
+
+def parameters(call: Call) -> dict[str, str]:
+    """What a read asks for: the query string, or the form body of a `POST …?_method=GET`. Raises fault 612 for a body of another kind."""
+    given = {name: value for name, value in call.query.items() if name != "_method"}
+    if "_method" not in call.query:
+        return given
+    if not call.headers.get("Content-Type", "").lower().startswith(FORM):
+        raise MarketoFault(612, "Invalid Content Type")
+    return given | dict(parse_qsl(call.body.decode("utf-8", "replace"), keep_blank_values=True))
 
 
 def rest_result(call: Call, result: list[dict[str, Any]]) -> Reply:
