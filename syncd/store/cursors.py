@@ -99,6 +99,7 @@ FOLLOWED = """
 UPDATE syncd.pull SET planned_until = greatest(planned_until, $3), planned_at = $4
  WHERE instance = $1 AND pull = $2 AND ($5 OR planned_at IS NOT NULL)
 """
+BEGIN_AGAIN = "UPDATE syncd.pull SET planned_until = $3, planned_at = NULL WHERE instance = $1 AND pull = $2"
 WALKED = "UPDATE syncd.pull SET planned_at = $3 WHERE instance = $1 AND pull = $2"
 # News come before backfills.
 NEXT_WINDOW = """
@@ -229,6 +230,11 @@ async def plan(
 async def followed(connection: Connection, instance: str, pull: str, until: datetime, now: datetime, filled: bool) -> None:
     """The activity log was read for the pull up to `until`. Of one that is `filled` that counts only once its fill is planned."""
     await connection.execute(FOLLOWED, instance, pull, until, now, not filled)
+
+
+async def begin_again(connection: Connection, instance: str, pull: str, since: datetime) -> None:
+    """Let the pull stand at `since`, as if nothing had ever been planned."""
+    await connection.execute(BEGIN_AGAIN, instance, pull, since)
 
 
 async def rewind(connection: Connection, instance: str, pull: str, until: datetime, planned_at: datetime) -> bool:

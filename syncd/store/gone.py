@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from syncd.store.leases import Connection
+from syncd.store.leases import Connection, Pool
 
 PULL = "#deletions"
 """Who tells the history of a deletion."""
@@ -41,6 +41,7 @@ WITH gone AS MATERIALIZED (
 SELECT count(*) FROM gone WHERE deleted_at IS NULL
 """
 SINCE = "SELECT lead_id FROM syncd.lead_gone WHERE instance = $1 AND gone_at >= $2 ORDER BY lead_id"
+HAS_LEADS = "SELECT EXISTS (SELECT FROM syncd.lead WHERE instance = $1)"
 FORGET = "DELETE FROM syncd.lead_gone WHERE instance = $1 AND gone_at < $2"
 
 
@@ -67,6 +68,11 @@ async def reapply(connection: Connection, instance: str, since: datetime, now: d
     """Mark once more what has gone since then: what was asked for before may have been written after. Returns of how many leads."""
     ids = [row["lead_id"] for row in await connection.fetch(SINCE, instance, since)]
     return await _mark(connection, instance, ids, now, history) if ids else 0
+
+
+async def has_leads(pool: Pool, instance: str) -> bool:
+    """Whether there is anything that could be gone."""
+    return await pool.fetchval(HAS_LEADS, instance)  # type: ignore[no-any-return]
 
 
 async def forget(connection: Connection, instance: str, before: datetime) -> None:

@@ -191,9 +191,8 @@ async def _story_of(pool: Pool, instance: str, lead: Present, lookup_fields: Map
         once.append(Joined(row["joined_at"], row["list"]))
         if row["left_at"] is not None:
             once.append(Left(row["left_at"], row["list"]))
-    for row in await pool.fetch(DELETED, instance, lead.lead_id):  # it may have come back since
-        if row["deleted_at"] != lead.deleted_at:
-            once.append(Deleted(row["deleted_at"], None))
+    deletions = [row["deleted_at"] for row in await pool.fetch(DELETED, instance, lead.lead_id)]
+    once += [Deleted(deleted_at, None) for deleted_at in deletions if deleted_at != lead.deleted_at]  # it came back since
     if lead.deleted_at is not None:
         once.append(Deleted(lead.deleted_at, lead.merged_into))
     return _story(lead, [*once, *changed, *sent], len(once) + sent_count + changed_count, last)

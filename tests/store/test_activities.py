@@ -17,7 +17,7 @@ OVERLAP = timedelta(minutes=15)
 STREAM = "pull people"
 
 
-async def began(lease: Lease, since: datetime = T[0], token: str = "first") -> None:  # noqa: S107 - no password
+async def began(lease: Lease, since: datetime = T[0], token: str = "first") -> None:
     async with lease.transaction() as connection:
         await activities.begin(connection, "acme", STREAM, since, token)
 
