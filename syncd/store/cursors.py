@@ -22,6 +22,7 @@ class PullState:
     unfinished: bool = False
     backfill: int | None = None
     backfill_since: datetime | None = None
+    follows: str = "windows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ UPDATE syncd.backfill SET planned_at = coalesce(planned_at, $3), finished_at = $
  WHERE instance = $1 AND pull = $2 AND finished_at IS NULL
 """
 STATE = """
-SELECT p.state, p.planned_until, p.planned_at, p.retry_at, b.id AS backfill, b.since AS backfill_since,
+SELECT p.state, p.planned_until, p.planned_at, p.retry_at, b.id AS backfill, b.since AS backfill_since, p.follows,
        EXISTS (SELECT FROM syncd.pull_window w WHERE w.instance = $1 AND w.pull = $2 AND w.state IN ('open', 'blocked')) AS unfinished
   FROM syncd.pull p
   LEFT JOIN LATERAL (
@@ -93,6 +94,12 @@ INSERT INTO syncd.pull_window (instance, pull, source, planned_at, backfill_id, 
 SELECT $1, $2, $3, $4, $5, $6, ARRAY(SELECT jsonb_array_elements_text(k.keys::jsonb)) FROM unnest($7::text[]) AS k (keys)
 """
 PLANNED = "UPDATE syncd.pull SET planned_until = $3, planned_at = $4 WHERE instance = $1 AND pull = $2"
+# Not before a fill is planned, which begins where the pull stands.
+FOLLOWED = """
+UPDATE syncd.pull SET planned_until = greatest(planned_until, $3), planned_at = $4
+ WHERE instance = $1 AND pull = $2 AND ($5 OR planned_at IS NOT NULL)
+"""
+BEGIN_AGAIN = "UPDATE syncd.pull SET planned_until = $3, planned_at = NULL WHERE instance = $1 AND pull = $2"
 WALKED = "UPDATE syncd.pull SET planned_at = $3 WHERE instance = $1 AND pull = $2"
 # News come before backfills.
 NEXT_WINDOW = """
@@ -116,6 +123,11 @@ FINISH = """
 UPDATE syncd.pull_window
    SET state = 'done', keys = NULL, leads = $2, expected = $3, finished_at = $4, dropped = dropped + $5, message = coalesce($6, message)
  WHERE id = $1 AND state = 'open' RETURNING instance, pull, starts_at, planned_at, backfill_id
+"""
+FINISH_IF_READ = """
+UPDATE syncd.pull_window SET state = 'done', finished_at = $2
+ WHERE id = $1 AND state = 'open' AND NOT EXISTS (SELECT FROM syncd.lead_due WHERE window_id = $1)
+RETURNING instance, pull, starts_at, planned_at, backfill_id
 """
 # A list or keys have been walked when the last window of the walk is done; a backfill likewise. Of two streams that finish the last
 # two windows at once, the lock lets the second see what the first has done.
@@ -213,6 +225,16 @@ async def plan(
     """Insert windows and note that all update times before `until` are planned."""
     await _insert(connection, instance, pull, source, windows, now)
     await connection.execute(PLANNED, instance, pull, until, now)
+
+
+async def followed(connection: Connection, instance: str, pull: str, until: datetime, now: datetime, filled: bool) -> None:
+    """The activity log was read for the pull up to `until`. Of one that is `filled` that counts only once its fill is planned."""
+    await connection.execute(FOLLOWED, instance, pull, until, now, not filled)
+
+
+async def begin_again(connection: Connection, instance: str, pull: str, since: datetime) -> None:
+    """Let the pull stand at `since`, as if nothing had ever been planned."""
+    await connection.execute(BEGIN_AGAIN, instance, pull, since)
 
 
 async def rewind(connection: Connection, instance: str, pull: str, until: datetime, planned_at: datetime) -> bool:
@@ -326,6 +348,16 @@ async def finish(
     begun_at = row["planned_at"] if row["starts_at"] is None else None
     await _walk_ends(connection, row["instance"], row["pull"], begun_at, row["backfill_id"], now)
     return window_id
+
+
+async def finish_if_read(connection: Connection, window_id: int, now: datetime) -> bool:
+    """open → done, when all the leads whose ids the window has brought have been read. To be asked only once its ids are due."""
+    row = await connection.fetchrow(FINISH_IF_READ, window_id, now)
+    if row is None:
+        return False
+    begun_at = row["planned_at"] if row["starts_at"] is None else None
+    await _walk_ends(connection, row["instance"], row["pull"], begun_at, row["backfill_id"], now)
+    return True
 
 
 async def _walk_ends(
