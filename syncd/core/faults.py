@@ -11,8 +11,8 @@ class Nature(enum.Enum):
     TOKEN = "token"  # noqa: S105 - 601, 602: renew the token once and repeat at once
     SIGNATURE = "signature"  # 20016: sign anew; when it repeats, the clocks differ
     RATE = "rate"  # 606, 615, 20023, 20024: slow down
-    QUOTA = "quota"  # 607, 20015: wait until midnight US Central
-    NO_SLOT = "no_slot"  # 1016: the import queue is full
+    QUOTA = "quota"  # 607, 20015, 1029 of export bytes: wait until midnight US Central
+    NO_SLOT = "no_slot"  # 1016, 1029: the queue of imports or of exports is full
     LIST_BUSY = "list_busy"  # 1019: the target list is being imported to
     TOO_LARGE = "too_large"  # 413
     POSITION = "position"  # 20122: restart that window

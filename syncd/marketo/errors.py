@@ -36,6 +36,7 @@ REST_NATURES = {code: nature for nature, codes in _REST.items() for code in code
 _REFUSED = frozenset(str(code) for code in (601, 602, 603, *range(605, 611), 612, 613, 615, 616, *range(701, 712), *range(1000, 2000)))
 
 _LONGEST_MESSAGE = 300
+_HALF = re.compile("[\ud800-\udfff]")
 _ADDRESS = re.compile(r"[^\s<>\"'=:,;()]+@[^\s<>\"'=:,;()]+")
 
 
@@ -45,9 +46,12 @@ def soap_fault(code: str, message: str, endpoint: str) -> Fault:
 
 
 def rest_fault(code: str, message: str, endpoint: str, request_id: str | None) -> Fault:
-    """The Fault for a code in REST's JSON envelope (protocol 2); undocumented ones are Nature.UNKNOWN."""
-    nature = _export_refusal(message) if code == "1029" else REST_NATURES.get(code, Nature.UNKNOWN)
-    return Fault(nature, code, presentable(message), endpoint, request_id, executed=False if code in _REFUSED else None)
+    """The Fault for a code in REST's JSON envelope (protocol 2); undocumented ones are Nature.UNKNOWN.
+
+    Of 1029, which stands for three refusals, the Fault's code tells which: "1029_queue", "1029_quota" or "1029_already".
+    """
+    nature, told = _export_refusal(message) if code == "1029" else (REST_NATURES.get(code, Nature.UNKNOWN), code)
+    return Fault(nature, told, presentable(message), endpoint, request_id, executed=False if code in _REFUSED else None)
 
 
 def http_fault(status: int, message: str, endpoint: str) -> Fault:
@@ -58,19 +62,27 @@ def http_fault(status: int, message: str, endpoint: str) -> Fault:
     return Fault(nature, f"http_{status}", presentable(message), endpoint)
 
 
-def garbled(message: str, endpoint: str) -> Fault:
+def garbled(message: str, endpoint: str, request_id: str | None = None) -> Fault:
     """The Fault for a reply that is not what the protocol says (truncated, HTML, a field missing)."""
-    return Fault(Nature.TRANSIENT, "garbled", presentable(message), endpoint)
+    return Fault(Nature.TRANSIENT, "garbled", presentable(message), endpoint, request_id)
 
 
 def presentable(message: str) -> str:
-    """A text of Marketo's fit for logs and the database: short, without the addresses of persons, nor NUL, which Postgres refuses."""
-    return _ADDRESS.sub("…@…", message[:_LONGEST_MESSAGE].replace("\0", ""))
+    """A text of Marketo's fit for logs and the database: short, without the addresses of persons, nor what Postgres refuses."""
+    return _ADDRESS.sub("…@…", storable(message[:_LONGEST_MESSAGE]))
 
 
-def _export_refusal(message: str) -> Nature:
-    """1029 stands for three refusals: the day's export quota, a job already queued, a full queue (protocol 2)."""
+def storable(text: str) -> str:
+    """`text` without NUL, and with a mark in place of each half of a character that JSON's escapes may have left: Postgres refuses both."""
+    return _HALF.sub("\ufffd", text.replace("\0", ""))
+
+
+def _export_refusal(message: str) -> tuple[Nature, str]:
+    """What is refused: the day's bytes of exports are spent, the job is queued already, or the queue is full (protocol 2).
+
+    The quota is not that of calls: other calls go on.
+    """
     lowered = message.lower()
     if "quota" in lowered:
-        return Nature.QUOTA
-    return Nature.PERMANENT if "already" in lowered else Nature.NO_SLOT
+        return Nature.QUOTA, "1029_quota"
+    return (Nature.PERMANENT, "1029_already") if "already" in lowered else (Nature.NO_SLOT, "1029_queue")

@@ -7,6 +7,7 @@ from typing import Any
 from syncd.core.settings import Format
 from syncd.core.values import ImportState, ImportStatus
 from syncd.marketo.errors import garbled, presentable
+from syncd.marketo.reading import whole
 from syncd.marketo.rest import Answer, RestApi
 
 MAX_RESULT_FILE = 64 * 1024 * 1024
@@ -116,9 +117,7 @@ def _only(answer: Answer, endpoint: str) -> dict[str, Any]:
     match answer.result:
         case [dict(entry)]:
             return entry
-    fault = garbled("the result is not one batch", endpoint)
-    fault.request_id = answer.request_id
-    raise fault
+    raise garbled("the result is not one batch", endpoint, answer.request_id)
 
 
 def _state(entry: dict[str, Any]) -> ImportState | None:
@@ -126,12 +125,7 @@ def _state(entry: dict[str, Any]) -> ImportState | None:
 
 
 def _whole(value: Any, endpoint: str) -> int:
-    """A count or id, which Marketo spells as a number or as text."""
-    match value:
-        case bool():
-            pass
-        case int() if value >= 0:
-            return value
-        case str() if value.isascii() and value.isdigit() and len(value) < 19:
-            return int(value)
-    raise garbled("a number of the batch is missing or is none", endpoint)
+    number = whole(value)
+    if number is None:
+        raise garbled("a number of the batch is missing or is none", endpoint)
+    return number

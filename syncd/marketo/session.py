@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 PIECE = 16 * 1024
 MAX_REDIRECTS = 3
+SLOWEST = 50_000  # bytes a second, on the average of a reply that may take long
 TELLING_SKEW = 30.0  # seconds between the clocks from which on a refused signature is theirs
 
 
@@ -45,15 +46,19 @@ class Call:
     compose: Callable[[], Message]
     acts: bool = False  # changes something in Marketo, so that doing it twice is not doing it once
     urgent: bool = False  # may use what the subscription's quota keeps for such calls
+    timeout: float | None = None  # seconds that Marketo may take, where network.timeout is shorter
 
 
 class Reply:
     """A reply whose body has not been read."""
 
-    def __init__(self, response: aiohttp.ClientResponse, endpoint: str) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, endpoint: str, deadline: asyncio.Timeout, patience: float) -> None:
         self._response = response
         self._endpoint = endpoint
+        self._deadline = deadline
+        self._patience = patience
         self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
 
     async def pieces(self, limit: int) -> AsyncGenerator[bytes, None]:
         """The body, decompressed, in pieces of at most PIECE bytes. Raises Fault(UNKNOWN) past `limit` bytes."""
@@ -68,6 +73,25 @@ class Reply:
     async def body(self, limit: int) -> bytes:
         """The whole body, decompressed. Raises Fault(UNKNOWN) past `limit` bytes."""
         return b"".join([piece async for piece in self.pieces(limit)])
+
+    async def paced(self) -> AsyncGenerator[bytes, None]:
+        """The body in pieces like `pieces`, without a limit and whatever time it takes as a whole.
+
+        No piece may take longer than the exchange's time-out, and the server no longer than that beside what it needs at SLOWEST:
+        one that drips is left soon. What the caller does with a piece does not count.
+        """
+        loop = asyncio.get_running_loop()
+        size, waited = 0, 0.0
+        while True:
+            began = loop.time()
+            self._deadline.reschedule(began + self._patience + min(0.0, size / SLOWEST - waited))
+            piece = await self._response.content.read(PIECE)
+            waited += loop.time() - began
+            self._deadline.reschedule(None)
+            if not piece:
+                return
+            size += len(piece)
+            yield piece
 
 
 class _Moved(Exception):  # noqa: N818 - not an error yet
@@ -119,7 +143,7 @@ class Session:
                 ssl=ssl.create_default_context(cafile=str(ca_file)) if ca_file else True,
                 force_close=not keep,
             ),
-            timeout=aiohttp.ClientTimeout(total=self._network.timeout.total_seconds()),
+            timeout=aiohttp.ClientTimeout(),  # `_attempt` has one of its own
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "syncd", "Accept-Encoding": "gzip, deflate"},
             proxy=self._network.proxy,
@@ -176,13 +200,17 @@ class Session:
         try:
             message = call.compose()
             url = URL(call.url, encoded=True)
-            async with client.request(call.method, url, headers=_headers(message), data=_data(message), allow_redirects=False) as response:
+            patience = max(self._network.timeout.total_seconds(), call.timeout or 0.0)
+            async with (
+                asyncio.timeout(patience) as deadline,
+                client.request(call.method, url, headers=_headers(message), data=_data(message), allow_redirects=False) as response,
+            ):
                 answered = True
                 skew = self._skew(response.headers.get("Date"))
                 if 300 <= response.status < 400:
                     raise _Moved(_target(url, response.headers.get("Location", "")))
                 try:
-                    return await read(Reply(response, call.endpoint))
+                    return await read(Reply(response, call.endpoint, deadline, patience))
                 except Fault as fault:
                     fault.clock_skew = skew
                     if fault.nature is Nature.SIGNATURE and skew is not None and abs(skew) >= TELLING_SKEW:
@@ -248,7 +276,7 @@ def _timed_out(error: BaseException | None) -> bool:
 def _transport_fault(error: BaseException | None, endpoint: str) -> Fault:
     """The Fault for a failure below HTTP. Only where no connection came about is it known that the body was never sent."""
     if _timed_out(error):
-        return Fault(Nature.TRANSIENT, "timeout", "no complete reply within network.timeout", endpoint)
+        return Fault(Nature.TRANSIENT, "timeout", "no complete reply in time (network.timeout)", endpoint)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         message = f"the server's certificate is not trusted ({error.certificate_error}); set network.ca_file if it is your own"
         return Fault(Nature.CONFIGURATION, "certificate", message, endpoint, executed=False)

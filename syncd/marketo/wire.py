@@ -8,7 +8,10 @@ from syncd.core.clock import Clock
 from syncd.core.observe import Observe
 from syncd.core.quota import CallLedger
 from syncd.core.settings import Instance
+from syncd.marketo.activities import Activities
+from syncd.marketo.exports import Exports
 from syncd.marketo.imports import Imports
+from syncd.marketo.leads import Leads
 from syncd.marketo.limiter import Limiter
 from syncd.marketo.rest import RestApi
 from syncd.marketo.session import Session
@@ -23,6 +26,9 @@ class Wire:
     token: Token | None
     rest: RestApi | None
     imports: Imports | None
+    exports: Exports | None
+    activities: Activities | None
+    leads: Leads | None
     soap: SoapApi | None
     limiter: Limiter
 
@@ -40,10 +46,10 @@ async def open_wire(
         async with Session(instance.name, instance.network, limiter, clock, observe, may_call) as session:
             soap = SoapApi(session, instance.soap, clock) if instance.soap else None
             if instance.rest is None:
-                yield Wire(None, None, None, soap, limiter)
+                yield Wire(None, None, None, None, None, None, soap, limiter)
             else:
                 token = Token(session, instance.rest, clock)
                 rest = RestApi(session, instance.rest, token)
-                yield Wire(token, rest, Imports(rest), soap, limiter)
+                yield Wire(token, rest, Imports(rest), Exports(rest), Activities(rest), Leads(rest, clock), soap, limiter)
     finally:
         await limiter.aclose()

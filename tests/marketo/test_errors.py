@@ -1,7 +1,8 @@
 import pytest
 
 from syncd.core.faults import Nature
-from syncd.marketo.errors import REST_NATURES, SOAP_NATURES, http_fault, presentable, rest_fault, soap_fault
+from syncd.marketo.allowance import SPENT
+from syncd.marketo.errors import REST_NATURES, SOAP_NATURES, http_fault, presentable, rest_fault, soap_fault, storable
 
 # The listing of protocol 1.5, row by row.
 SOAP_ROWS = [
@@ -67,15 +68,22 @@ def test_what_is_known_of_a_refused_call(code: int, executed: bool | None) -> No
 
 
 @pytest.mark.parametrize(
-    ("message", "nature"),
+    ("message", "nature", "code"),
     [
-        ("Too many jobs in queue", Nature.NO_SLOT),
-        ("Export daily quota 500MB exceeded", Nature.QUOTA),
-        ("Job already queued", Nature.PERMANENT),
+        ("Too many jobs (10) in queue", Nature.NO_SLOT, "1029_queue"),
+        ("", Nature.NO_SLOT, "1029_queue"),
+        ("Export daily quota 500MB exceeded", Nature.QUOTA, "1029_quota"),
+        ("DAILY QUOTA EXCEEDED", Nature.QUOTA, "1029_quota"),
+        ("Job already queued", Nature.PERMANENT, "1029_already"),
     ],
 )
-def test_1029_is_told_apart_by_its_message(message: str, nature: Nature) -> None:
-    assert rest_fault("1029", message, "e", None).nature is nature
+def test_1029_is_told_apart_by_its_message(message: str, nature: Nature, code: str) -> None:
+    fault = rest_fault("1029", message, "e", "r#1")
+    assert (fault.nature, fault.code, fault.request_id, fault.executed) == (nature, code, "r#1", False)
+
+
+def test_the_quota_of_exports_pauses_no_calls() -> None:
+    assert rest_fault("1029", "Export daily quota 500MB exceeded", "e", None).code not in SPENT
 
 
 @pytest.mark.parametrize(
@@ -92,6 +100,13 @@ def test_1029_is_told_apart_by_its_message(message: str, nature: Nature) -> None
 def test_http_statuses(status: int, nature: Nature, executed: bool | None) -> None:
     fault = http_fault(status, "?", "e")
     assert (fault.nature, fault.executed, fault.code) == (nature, executed, f"http_{status}")
+
+
+def test_messages_can_be_stored() -> None:
+    message = presentable("a\0b\ud83dc")
+    assert message == "ab\ufffdc"
+    assert storable("\udc00") == "\ufffd"
+    assert storable("\U0001f600") == "\U0001f600"
 
 
 def test_messages_are_short_and_name_no_person() -> None:

@@ -21,7 +21,7 @@ from syncd.marketo.rest import Answer, RestApi, read_envelope
 from syncd.marketo.session import Session
 from syncd.marketo.token import Token
 from syncd.ops.clock import ManualClock, WallClock
-from tests.marketo.wire import SAMPLES, Observed, Wire, json, opened, reset, token
+from tests.marketo.wire import SAMPLES, Given, Observed, Wire, json, opened, reset, token
 
 OK = '{"requestId": "r#1", "success": true, "result": [1]}'
 EXPIRED = '{"requestId": "r#2", "success": false, "errors": [{"code": "602", "message": "Access token expired"}]}'
@@ -171,17 +171,6 @@ async def test_a_garbled_200_leaves_an_act_open(wire: Wire, session: Session, re
     with pytest.raises(Fault) as failed:
         await api(wire, session).act("import", "/bulk/v1/leads.json", {}, "text/plain", (b"x",))
     assert (failed.value.nature, failed.value.code, failed.value.executed) == (Nature.TRANSIENT, "garbled", None)
-
-
-class Given:
-    """A reply that is already here."""
-
-    def __init__(self, status: int, content: bytes) -> None:
-        self.status = status
-        self._content = content
-
-    async def body(self, limit: int) -> bytes:
-        return self._content
 
 
 KEYS = st.sampled_from(["success", "errors", "result", "code", "message"])

@@ -1,11 +1,12 @@
 """A server on loopback that replies by script, and the small parts that the wire's tests share."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -15,9 +16,16 @@ from syncd.core.clock import Clock
 from syncd.core.observe import Service
 from syncd.core.quota import Api, CallLedger
 from syncd.core.settings import Limits, Network, Rest, Secret, Soap
+from syncd.marketo.activities import Activities
+from syncd.marketo.exports import Exports
+from syncd.marketo.leads import Leads
 from syncd.marketo.limiter import Limiter
-from syncd.marketo.session import Session
+from syncd.marketo.rest import RestApi
+from syncd.marketo.session import Call, Reply, Session
+from syncd.marketo.token import Token
 from syncd.ops.clock import WallClock
+
+T = TypeVar("T")
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 FAST = Limits(calls_per_20s=1_000_000)
@@ -131,6 +139,61 @@ async def opened(
     network = network or Network(timeout=timedelta(seconds=10))
     async with Session("acme", network, limiter, clock, observed, may_call) as session:
         yield session
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The REST lead sources of one instance."""
+
+    exports: Exports
+    activities: Activities
+    leads: Leads
+
+
+def sources(rest: RestApi, clock: Clock | None = None) -> Sources:
+    return Sources(Exports(rest), Activities(rest), Leads(rest, clock or WallClock()))
+
+
+def rest_api(wire: Wire, session: Session) -> RestApi:
+    return RestApi(session, wire.rest, Token(session, wire.rest, WallClock()))
+
+
+class Given:
+    """A reply that is already here."""
+
+    def __init__(self, status: int, content: bytes, headers: Mapping[str, str] | None = None) -> None:
+        self.status = status
+        self.headers = headers or {}
+        self._content = content
+
+    async def body(self, limit: int) -> bytes:
+        return self._content
+
+    async def paced(self) -> AsyncGenerator[bytes, None]:
+        for at in range(0, len(self._content), 7):
+            yield self._content[at : at + 7]
+
+
+class Answering:
+    """A session, and a token, without a server: every call gets the same reply."""
+
+    def __init__(self, reply: Given) -> None:
+        self.calls: list[Call] = []
+        self._reply = reply
+
+    async def send(self, call: Call, read: Callable[[Reply], Awaitable[T]]) -> T:
+        self.calls.append(call)
+        return await read(self._reply)  # type: ignore[arg-type]
+
+    async def current(self) -> str:
+        return "tok"
+
+    async def renew(self, refused: str) -> str:
+        return refused
+
+    @property
+    def rest(self) -> RestApi:
+        return RestApi(self, Rest("http://x", "http://x", Secret(""), Secret("")), self)  # type: ignore[arg-type]
 
 
 async def reset(request: web.Request) -> web.StreamResponse:
