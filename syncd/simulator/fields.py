@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 # Marketo answers in the subscription's zone; a fixed offset other than zero keeps readers honest about offsets.
@@ -78,6 +78,14 @@ def is_email_address(text: str) -> bool:
 def datetime_text(moment: datetime) -> str:
     """W3C date-time with offset, to the second."""
     return moment.astimezone(ZONE).isoformat(timespec="seconds")
+
+
+def utc_text(text: str) -> str:
+    """A kept datetime as REST shows it: ISO in UTC with a Z. What is none (of a field retyped since) stays as it is."""
+    try:
+        return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (ValueError, OverflowError):
+        return text
 
 
 def _integer(cell: str) -> str | None:

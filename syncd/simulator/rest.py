@@ -1,33 +1,52 @@
-"""The REST side: identity, describe, usage, bulk lead import (protocol sections 2, 3.3, 3.5 and 4)."""
+"""The REST side: identity, describe, usage, bulk lead import (protocol sections 2, 3.3, 3.5 and 4), and the way to the other calls."""
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 from urllib.parse import parse_qsl
 
+from syncd.simulator.activities import ActivityApi
 from syncd.simulator.clock import seeded
+from syncd.simulator.export_api import JOB, ExportApi
+from syncd.simulator.exports import ExportQueue
 from syncd.simulator.importfile import DELIMITERS, file_part, read_import
 from syncd.simulator.imports import ImportQueue
+from syncd.simulator.lead_reads import LeadReads
 from syncd.simulator.limits import Limiter
 from syncd.simulator.report import Recorder
 from syncd.simulator.results import results_file, status_entry
 from syncd.simulator.settings import SimulatorSettings
-from syncd.simulator.wire import JSON, Call, MarketoFault, Reply, plain, rest_result
+from syncd.simulator.wire import FORM, JSON, Call, MarketoFault, Reply, plain, rest_result
 from syncd.simulator.world import World
 
+EXPORTS = ("export_create", "export_enqueue", "export_status", "export_list", "export_cancel", "export_file")
+_READS = {
+    "/rest/v1/leads.json": "leads",
+    "/rest/v1/activities/pagingtoken.json": "paging_token",
+    "/rest/v1/activities/leadchanges.json": "lead_changes",
+    "/rest/v1/activities/deletedleads.json": "deleted_leads",
+    "/rest/v1/activities.json": "activities",
+}
+"""Reads whose query string may get long: they can also be asked by `POST …?_method=GET`."""
 _BATCH = re.compile(r"/bulk/v1/leads/batch/(\d{1,19})(?:/(failures|warnings))?\.json")
 
 
-def rest_endpoint_of(path: str, method: str) -> str | None:
-    """The endpoint's name (identity, describe, usage, import, status, failures, warnings), or None for an unknown address."""
+def rest_endpoint_of(path: str, method: str, query: Mapping[str, str]) -> str | None:
+    """The endpoint's name (see `faults.ENDPOINTS`), or None for an unknown address."""
+    if path in _READS:
+        return _READS[path] if method == "GET" or (method == "POST" and query.get("_method") == "GET") else None
     fixed = {
         ("GET", "/identity/oauth/token"): "identity",
         ("POST", "/identity/oauth/token"): "identity",
         ("GET", "/rest/v1/leads/describe.json"): "describe",
         ("GET", "/rest/v1/stats/usage.json"): "usage",
         ("POST", "/bulk/v1/leads.json"): "import",
+        ("POST", "/bulk/v1/leads/export/create.json"): "export_create",
+        ("GET", "/bulk/v1/leads/export.json"): "export_list",
     }
+    if export := JOB.fullmatch(path):
+        return f"export_{export[2]}" if method == ("POST" if export[2] in ("enqueue", "cancel") else "GET") else None
     batch = _BATCH.fullmatch(path) if method == "GET" else None
     return (batch[2] or "status") if batch else fixed.get((method, path))
 
@@ -77,22 +96,39 @@ class Identity:
 
 
 class RestApi:
-    """Answers describe, usage and bulk import calls."""
+    """Answers describe, usage and bulk import calls, and passes the others on to those who know them."""
 
     def __init__(
-        self, settings: SimulatorSettings, world: World, queue: ImportQueue, identity: Identity, limiter: Limiter, recorder: Recorder
+        self,
+        settings: SimulatorSettings,
+        world: World,
+        queue: ImportQueue,
+        exports: ExportQueue,
+        identity: Identity,
+        limiter: Limiter,
+        recorder: Recorder,
     ) -> None:
         self._settings, self._world, self._queue, self._identity, self._recorder = settings, world, queue, identity, recorder
         self._limiter = limiter
         self._chance = seeded(settings.seed, "failing jobs")
+        activities = ActivityApi(settings, world, recorder)
+        self._others: dict[str, Callable[[Call], Reply]] = {
+            "leads": LeadReads(world, recorder).answer,
+            **dict.fromkeys(EXPORTS, ExportApi(settings, world, exports, recorder).answer),
+            **dict.fromkeys(("paging_token", "lead_changes", "deleted_leads", "activities"), activities.answer),
+        }
 
     def answer(self, call: Call) -> Reply:
         """The reply to a call whose endpoint is known. Raises the documented errors."""
+        if call.uri_bytes > self._settings.limits.uri_bytes:
+            return plain(414, "Request-URI Too Long")
         if call.endpoint == "import" and call.body_size > self._settings.limits.import_body_bytes:
             return plain(413, "Request Entity Too Large")
-        if "access_token" in call.query or call.headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded"):
+        if "access_token" in call.query or call.headers.get("Content-Type", "").startswith(FORM):
             self._refuse_old_token(call)
         self._identity.check(call.headers, call.now)
+        if call.endpoint in self._others:
+            return self._others[call.endpoint](call)
         if call.endpoint == "describe":
             return rest_result(call, [field.described() for field in self._world.catalogue])
         if call.endpoint == "usage":

@@ -8,12 +8,13 @@ from xml.sax.saxutils import escape
 
 from syncd.simulator.clock import seeded
 from syncd.simulator.fields import BY_SOAP, Field
+from syncd.simulator.lists import StaticList
 from syncd.simulator.report import Recorder
 from syncd.simulator.selectors import LastUpdateAt, LeadKeys, Positions, StaticListMembers
 from syncd.simulator.settings import SimulatorSettings
 from syncd.simulator.soap_request import GetMultipleLeads, SoapHeader, SoapRequest, moment_of
 from syncd.simulator.wire import Call, MarketoFault, Reply
-from syncd.simulator.world import Lead, StaticList, World
+from syncd.simulator.world import Lead, World
 
 _LONGEST_WINDOW = timedelta(days=30)
 _ACTION = '"http://www.marketo.com/mktows/getMultipleLeads"'

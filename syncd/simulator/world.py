@@ -1,19 +1,23 @@
 """The moving lead database. Nothing runs in the background: `move_to` brings it up to a moment when somebody looks."""
 
-import math
 import re
-from bisect import bisect_right, insort
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import insort
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from syncd.simulator.catalogue import Catalogue
 from syncd.simulator.clock import seeded
+from syncd.simulator.fields import Field
 from syncd.simulator.index import UpdateIndex, UpdateKey
-from syncd.simulator.people import invent, stir
+from syncd.simulator.lists import SmartList, StaticList
+from syncd.simulator.log import ActivityLog
+from syncd.simulator.movement import Mover
+from syncd.simulator.people import invent
 from syncd.simulator.settings import SimulatorSettings
 
 _FIRST_LIST_ID = 1_001
+_FIRST_SMART_LIST_ID = 2_001
 _ID = re.compile(r"\d{1,19}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?\d{1,100}", re.ASCII)
 _DEFAULT_FIELDS = Catalogue()
@@ -28,10 +32,16 @@ class Lead:
     updated: int
     catalogue: Catalogue = field(default=_DEFAULT_FIELDS, compare=False, repr=False)
     """The fields of the instance it lives in; `values` may hold more: those of fields that are gone."""
+    created: int = 0
+    """The second of its birth, as `updated` that of its latest update."""
 
     @property
     def email(self) -> str | None:
         return self.values.get("email")
+
+    @property
+    def full_name(self) -> str:
+        return " ".join(name for name in (self.values.get("firstName"), self.values.get("lastName")) if name)
 
     @property
     def updated_at(self) -> datetime:
@@ -40,32 +50,6 @@ class Lead:
     def soap_values(self) -> dict[str, str]:
         """The values by SOAP name; those that SOAP does not know are left out."""
         return {name: self.values[field.key] for name, field in self.catalogue.by_soap.items() if field.key in self.values}
-
-
-@dataclass(slots=True)
-class StaticList:
-    """A named static list; the members' ids are kept sorted."""
-
-    id: int
-    name: str
-    members: list[int] = field(default_factory=list)
-
-    def add(self, lead_ids: Iterable[int]) -> None:
-        known = set(self.members)
-        for lead_id in lead_ids:
-            if lead_id not in known:
-                known.add(lead_id)
-                insort(self.members, lead_id)
-
-    def remove(self, lead_ids: Iterable[int]) -> None:
-        gone = set(lead_ids)
-        self.members = [member for member in self.members if member not in gone]
-
-    def page(self, after: int, size: int) -> tuple[list[int], int]:
-        """The next members with an id above `after`, and how many are left beyond them."""
-        start = bisect_right(self.members, after)
-        page = self.members[start : start + size]
-        return page, len(self.members) - start - len(page)
 
 
 class World:
@@ -79,10 +63,13 @@ class World:
         self._next_id = settings.first_lead_id
         self._index = UpdateIndex()
         self.lists: dict[int, StaticList] = {}
-        self._chance = seeded(settings.seed, "movement")
-        self._updates, self._creations = settings.movement.updates_per_second, settings.movement.creations_per_second
+        self.smart_lists: dict[int, SmartList[Lead]] = {}
+        self._merges_are_deletions = settings.merges_are_deletions
+        self._logging = False
+        self.log = ActivityLog(settings.activities, settings.seed)
         self._generate(settings)
-        self._next_event = self._after(now)
+        self._logging = True
+        self._mover = Mover(settings, now)
 
     def __len__(self) -> int:
         return len(self._leads)
@@ -90,6 +77,11 @@ class World:
     def __iter__(self) -> Iterator[Lead]:
         """The leads in the order of their ids."""
         return iter(self._leads.values())
+
+    @property
+    def next_id(self) -> int:
+        """What the next new lead's id will be."""
+        return self._next_id
 
     def get(self, lead_id: int | str) -> Lead | None:
         """The lead with this id; a text that is no id (a 64-bit integer) finds none."""
@@ -104,8 +96,21 @@ class World:
         name where there is no other); empty ones are absent; id and email stand outside, as they do in a `leadRecord`. Raises
         KeyError for a name that SOAP does not know, or no longer.
         """
-        known = self.catalogue.by_soap
-        wanted = known.values() if fields is None else [known[name] for name in fields]
+        return self._values_of(self.catalogue.by_soap, fields)
+
+    def rest_truth(self, fields: Iterable[str] | None = None) -> Iterator[tuple[int, str | None, dict[str, str]]]:
+        """Each lead as (id, email, values), in id order, as a mirror fed over REST must hold it but for how a value is written.
+
+        `fields` are the REST names asked for (all by default). Values are the texts the world keeps, by REST name; empty ones are
+        absent; id and email stand outside. Numbers, truths and dates are the same text everywhere (a number that JSON cannot write,
+        such as `+1` or `.5`, comes from leads.json as `1` and `0.5`). A datetime is kept with the instance's offset and shown in UTC:
+        compare moments. An extract writes an empty value as `null`: a lead whose text is "null" must be compared as empty there, not
+        over leads.json. Raises KeyError for a name that REST does not know, or no longer.
+        """
+        return self._values_of(self.catalogue.by_rest, fields)
+
+    def _values_of(self, known: Mapping[str, Field], names: Iterable[str] | None) -> Iterator[tuple[int, str | None, dict[str, str]]]:
+        wanted = known.values() if names is None else [known[name] for name in names]
         keys = [each.key for each in wanted if each.key not in ("id", "email")]
         for lead in self:
             yield lead.id, lead.email, {key: lead.values[key] for key in keys if key in lead.values}
@@ -131,6 +136,17 @@ class World:
         self.lists[made.id] = made
         return made
 
+    def create_smart_list(self, name: str, holds: Callable[[Lead], bool]) -> SmartList[Lead]:
+        """A new smart list of the leads that `holds` is true for; ids count from 2001. Raises ValueError when the name is taken."""
+        if self.smart_list_named(name) is not None:
+            raise ValueError(f"there is a smart list '{name}'")
+        made = SmartList(_FIRST_SMART_LIST_ID + len(self.smart_lists), name, holds)
+        self.smart_lists[made.id] = made
+        return made
+
+    def smart_list_named(self, name: str) -> SmartList[Lead] | None:
+        return next((each for each in self.smart_lists.values() if each.name == name), None)
+
     def add_members(self, list_id: int, ids: Iterable[int]) -> None:
         """Put leads on a list; those on it stay. No lead's update time moves. Raises KeyError for an unknown list or lead."""
         self.lists[list_id].add(self._living(ids))
@@ -154,28 +170,58 @@ class World:
 
     def delete(self, lead_id: int) -> None:
         """Remove a lead from the database and from every list. Raises KeyError for an unknown id."""
+        lead = self._remove(lead_id)
+        self.log.deleted(lead_id, lead.full_name, self._now)
+
+    def merge(self, winner_id: int, loser_ids: Iterable[int]) -> Lead:
+        """Let leads go into another: it gets the values that it lacks from them, in their order, and they vanish, from lists too.
+
+        Their places on lists do not go to the winner. Raises KeyError for an unknown id, ValueError where the winner is a loser too or
+        there is no loser.
+        """
+        winner, losers = self._leads[winner_id], [self._leads[lead_id] for lead_id in dict.fromkeys(loser_ids)]
+        if not losers or winner in losers:
+            raise ValueError("a merge needs losers beside the winner")
+        lacking = dict[str, str]()
+        for loser in losers:
+            lacking |= {key: value for key, value in loser.values.items() if key not in winner.values and key not in lacking}
+            self._remove(loser.id)
+            if self._merges_are_deletions:
+                self.log.deleted(loser.id, loser.full_name, self._now)
+        self.write(winner, self.still_there(lacking))
+        self.touch([winner], self._now)
+        self.log.merged(winner.id, winner.full_name, [loser.id for loser in losers], self._now)
+        return winner
+
+    def _remove(self, lead_id: int) -> Lead:
         lead = self._leads.pop(lead_id)
+        self.log.forget(lead_id)
         self._forget_email(lead)
         self._index.replace([(lead.updated, lead.id)], [])
         for each in self.lists.values():
             each.remove([lead_id])
+        return lead
 
     def insert(self, values: Mapping[str, str], now: float) -> Lead:
         """A new lead that stands in no window until it is touched."""
-        lead = Lead(self._next_id, {}, int(now), self.catalogue)
+        lead = Lead(self._next_id, {}, int(now), self.catalogue, created=int(now))
         self._next_id += 1
         self._leads[lead.id] = lead
+        if self._logging:
+            self.log.born(lead.id)
         self.write(lead, values)
         return lead
 
     def write(self, lead: Lead, values: Mapping[str, str]) -> None:
-        """Set values without moving the lead's update time; '' clears."""
+        """Set values without moving the lead's update time; '' clears. What changed is logged when the lead is touched next."""
         unknown = [name for name in values if name not in self.catalogue.by_key]
         if unknown:
             raise KeyError(f"no such field: {', '.join(unknown)}")
         if "email" in values:
             self._forget_email(lead)
         for name, value in values.items():
+            if self._logging and (old := lead.values.get(name)) != (value or None):
+                self.log.wrote(lead.id, name, old, value or None)
             if value:
                 lead.values[name] = value
             else:
@@ -197,17 +243,14 @@ class World:
         old = [(lead.updated, lead.id) for lead in (touched if known is None else known)]
         for lead in touched:
             lead.updated = int(now)
+            self.log.touched(lead.id, lead.updated, self._now)
         self._index.replace(old, [(lead.updated, lead.id) for lead in touched])
 
     def move_to(self, now: float) -> None:
-        """Let others update and create leads up to `now` (unix seconds); going back in time is ignored."""
-        while self._next_event <= now:
-            self._now = self._next_event
-            if self._leads and self._chance.random() * (self._updates + self._creations) < self._updates:
-                self._stir_one()
-            else:
-                self.create(self.still_there(invent(self._chance, self._next_id)))
-            self._next_event = self._after(self._now)
+        """Let others update, create, delete and merge leads up to `now` (unix seconds); going back in time is ignored."""
+        while (moment := self._mover.next) <= now:
+            self._now = moment
+            self._mover.step(self)
         self._now = max(self._now, now)
 
     def _living(self, ids: Iterable[int]) -> list[int]:
@@ -217,18 +260,6 @@ class World:
             raise KeyError(f"no such lead: {', '.join(map(str, unknown))}")
         return found
 
-    def _stir_one(self) -> None:
-        # Ids may have holes after deletions: take the next one that lives.
-        first = next(iter(self._leads))
-        lead_id = self._chance.randrange(first, self._next_id)
-        while lead_id not in self._leads:
-            lead_id = lead_id + 1 if lead_id + 1 < self._next_id else first
-        self.update(lead_id, self.still_there(stir(self._chance)))
-
-    def _after(self, now: float) -> float:
-        rate = self._updates + self._creations
-        return now + self._chance.expovariate(rate) if rate > 0 else math.inf
-
     def _forget_email(self, lead: Lead) -> None:
         if lead.email:
             ids = self._ids_by_email[lead.email.strip().lower()]
@@ -237,12 +268,13 @@ class World:
                 del self._ids_by_email[lead.email.strip().lower()]
 
     def _generate(self, settings: SimulatorSettings) -> None:
-        chance = seeded(settings.seed, "leads")
+        chance, births = seeded(settings.seed, "leads"), seeded(settings.seed, "births")
         since = settings.updated_since.timestamp()
         burst_at = chance.uniform(since, self._now)
         for number in range(settings.leads):
             lead = self.insert(invent(chance, self._next_id), self._now)
             lead.updated = int(burst_at if number < settings.burst_leads else chance.uniform(since, self._now))
+            lead.created = int(births.uniform(min(since, lead.updated), lead.updated))
             if number % 500 == 499:
                 # Emails are not unique: now and then two leads share one.
                 self.write(lead, {"email": self._leads[lead.id - 1].email or ""})

@@ -104,6 +104,24 @@ class Client:
             reply: dict[str, Any] = await response.json()
             return reply
 
+    async def file(self, path: str, wanted: str | None = None) -> tuple[int, bytes, dict[str, str]]:
+        """A file, or the range of it that is wanted, with the headers of the reply."""
+        headers = {"Authorization": f"Bearer {self.token}"} | ({"Range": wanted} if wanted else {})
+        async with self.session.get(self.sim.rest_endpoint + path, headers=headers) as response:
+            return response.status, await response.read(), dict(response.headers)
+
+    async def read(self, path: str, form: Mapping[str, str]) -> dict[str, Any]:
+        """A read as `POST …?_method=GET`, its query string as form body."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        async with self.session.post(f"{self.sim.rest_endpoint}{path}?_method=GET", data=form, headers=headers) as response:
+            reply: dict[str, Any] = await response.json()
+            return reply
+
+    async def post(self, path: str, body: Any = None) -> tuple[int, str]:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        async with self.session.post(self.sim.rest_endpoint + path, json=body, headers=headers) as response:
+            return response.status, await response.text()
+
     async def code(self, path: str) -> str:
         """The error code of a REST call, or 'ok'."""
         return code_of(await self.rest(path))
