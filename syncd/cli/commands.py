@@ -335,3 +335,6 @@ def _wall_clock(text: str | None) -> "WallClock":
         if speed > 0:
             return WallClock(speed, origin)
     raise typer.BadParameter("needs SPEED@ORIGIN, such as 10@1760000000", param_hint="--clock")
+
+
+from syncd.cli import sources  # noqa: E402, F401 - its commands, made of what stands above

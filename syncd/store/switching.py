@@ -106,11 +106,12 @@ async def rename_fields(connection: Connection, instance: str, names: Mapping[st
     In pages: done half, it goes on when it is done again.
     """
     old, new = list(names), list(names.values())
-    leads, last = 0, -1
+    leads: int = 0
+    last: int = -1
     while True:
         row = await connection.fetchrow(RENAME, instance, last, old, new, PAGE)
         assert row is not None
-        leads += row["leads"]
+        leads += int(row["leads"])
         if row["last"] is None:
             break
         last = row["last"]
