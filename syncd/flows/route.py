@@ -109,11 +109,13 @@ class Router:
         if not wants_extract(pull, chosen.route, until - chosen.planned_until):
             return
         windows = list(plan(chosen.planned_until - pull.overlap, until, pull.window))
+        way = cursors.Route(ids_only=chosen.route.ids_only)
         async with self._lease.transaction() as connection:
             await cursors.plan(
-                connection, self.instance, pull.name, "bulk_extract", windows, until, self._clock.now(), chosen.route.ids_only
+                connection, self.instance, pull.name, "bulk_extract", windows, until, self._clock.now(), way
             )
-            await activities.forget(connection, self.instance, f"pull {pull.name}")
+            for stream in (f"pull {pull.name}", f"pull {pull.name} scores"):
+                await activities.forget(connection, self.instance, stream)
         self._log.info("catching_up", pull=pull.name, since=windows[0].starts_at.isoformat(), windows=len(windows))
 
     async def _met(self, fault: Fault, due: Sequence[Pull]) -> Outcome:

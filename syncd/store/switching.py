@@ -72,7 +72,8 @@ async def register(connection: Connection, instance: str, pull: str, source: Sou
         if has_windows:
             await connection.execute(ADOPT, instance, pull, "soap" if source == "soap" else "bulk_extract")
     if source == "soap" or before == "soap":
-        await connection.execute(FORGET_TOKENS, instance, f"pull {pull}")
+        for stream in (f"pull {pull}", f"pull {pull} scores"):
+            await connection.execute(FORGET_TOKENS, instance, stream)
     return True
 
 
