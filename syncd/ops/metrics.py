@@ -1,6 +1,7 @@
 """What syncd counts, by Prometheus' naming rules; served at /metrics and written to the log every `metrics_every`."""
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -62,6 +63,16 @@ class Metrics:
         )
         self._loaded = Counter("syncd_export_rows_loaded", "Rows of extracts written or found unchanged", by_pull, registry=self.registry)
         self._nuls = Counter("syncd_export_nuls", "NUL bytes that were cut out of extracts", by_pull, registry=self.registry)
+        self._due = Gauge(
+            "syncd_due_seconds", "How long the lead that is due for longest has waited to be read", by_pull, registry=self.registry
+        )
+        self._drifted = Gauge(
+            "syncd_drift",
+            "Leads that the last census found missing from the mirror, or in it and no longer at Marketo's",
+            ("instance", "kind"),
+            registry=self.registry,
+        )
+        self._gone = Counter("syncd_leads_gone", "Leads of the mirror that were deleted or merged", ("instance",), registry=self.registry)
         self._progress = Counter("syncd_steps", "Steps taken", ("instance", "flow"), registry=self.registry)
 
     def page(self, instance: str, pull: str, seen: int, created: int, changed: int, dropped: int = 0) -> None:
@@ -129,6 +140,19 @@ class Metrics:
         """Describe was asked, and differs by so many fields from its last answer."""
         for kind, count in (("appeared", appeared), ("vanished", vanished), ("retyped", retyped)):
             self._drift.labels(instance, kind).inc(count)
+
+    def due(self, instance: str, pull: str, waited: timedelta | None) -> None:
+        """The lead that is due for longest has waited so long; None when none is due."""
+        self._due.labels(instance, pull).set(0 if waited is None else max(0.0, waited.total_seconds()))
+
+    def drift(self, instance: str, missing: int, surplus: int) -> None:
+        """A census has ended."""
+        self._drifted.labels(instance, "missing").set(missing)
+        self._drifted.labels(instance, "surplus").set(surplus)
+
+    def gone(self, instance: str, leads: int) -> None:
+        """Leads of the mirror were found deleted or merged."""
+        self._gone.labels(instance).inc(leads)
 
     def fault(self, instance: str, fault: Fault) -> None:
         """A flow met a fault."""

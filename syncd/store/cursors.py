@@ -23,6 +23,7 @@ class PullState:
     unfinished: bool = False
     backfill: int | None = None
     backfill_since: datetime | None = None
+    follows: str = "windows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ UPDATE syncd.backfill SET planned_at = coalesce(planned_at, $3), finished_at = $
  WHERE instance = $1 AND pull = $2 AND finished_at IS NULL
 """
 STATE = """
-SELECT p.state, p.planned_until, p.planned_at, p.retry_at, b.id AS backfill, b.since AS backfill_since,
+SELECT p.state, p.planned_until, p.planned_at, p.retry_at, b.id AS backfill, b.since AS backfill_since, p.follows,
        EXISTS (SELECT FROM syncd.pull_window w WHERE w.instance = $1 AND w.pull = $2 AND w.state IN ('open', 'blocked')) AS unfinished
   FROM syncd.pull p
   LEFT JOIN LATERAL (
@@ -115,6 +116,12 @@ INSERT INTO syncd.pull_window (instance, pull, source, planned_at, backfill_id, 
 SELECT $1, $2, $3, $4, $5, $6, ARRAY(SELECT jsonb_array_elements_text(k.keys::jsonb)) FROM unnest($7::text[]) AS k (keys)
 """
 PLANNED = "UPDATE syncd.pull SET planned_until = $3, planned_at = $4 WHERE instance = $1 AND pull = $2"
+# Not before a fill is planned, which begins where the pull stands.
+FOLLOWED = """
+UPDATE syncd.pull SET planned_until = greatest(planned_until, $3), planned_at = $4
+ WHERE instance = $1 AND pull = $2 AND ($5 OR planned_at IS NOT NULL)
+"""
+BEGIN_AGAIN = "UPDATE syncd.pull SET planned_until = $3, planned_at = NULL WHERE instance = $1 AND pull = $2"
 WALKED = "UPDATE syncd.pull SET planned_at = $3 WHERE instance = $1 AND pull = $2"
 # News come before backfills.
 NEXT_WINDOW = """
@@ -138,6 +145,11 @@ FINISH = """
 UPDATE syncd.pull_window
    SET state = 'done', keys = NULL, leads = $2, expected = $3, finished_at = $4, dropped = dropped + $5, message = coalesce($6, message)
  WHERE id = $1 AND state = 'open' RETURNING instance, pull, starts_at, planned_at, backfill_id
+"""
+FINISH_IF_READ = """
+UPDATE syncd.pull_window SET state = 'done', finished_at = $2
+ WHERE id = $1 AND state = 'open' AND NOT EXISTS (SELECT FROM syncd.lead_due WHERE window_id = $1)
+RETURNING instance, pull, starts_at, planned_at, backfill_id
 """
 # A list or keys have been walked when the last window of the walk is done; a backfill likewise. Of two streams that finish the last
 # two windows at once, the lock lets the second see what the first has done.
@@ -192,12 +204,6 @@ SELECT id, starts_at, ends_at, backfill_id, depth, by_creation, ids_only FROM sy
 LEFT_OF_PULL = """
 SELECT coalesce(sum(extract(epoch FROM ends_at - starts_at)), 0)::float8 FROM syncd.pull_window
  WHERE instance = $1 AND pull = $2 AND state = 'open' AND starts_at IS NOT NULL
-"""
-FINISH_IF_READ = """
-SELECT w.leads, w.expected FROM syncd.pull_window w
- WHERE w.id = $1 AND w.state = 'open' AND w.ids_only
-   AND EXISTS (SELECT FROM syncd.export e WHERE e.window_id = w.id AND e.state = 'loaded')
-   AND NOT EXISTS (SELECT FROM syncd.lead_due d WHERE d.window_id = w.id)
 """
 LOADED = "UPDATE syncd.pull_window SET leads = $2, expected = $3 WHERE id = $1 AND state = 'open' RETURNING id"
 FORGET_FINISHED = """
@@ -272,6 +278,16 @@ async def plan(
     """Insert windows and note that all update times before `until` are planned."""
     await _insert(connection, instance, pull, source, windows, now, route=route)
     await connection.execute(PLANNED, instance, pull, until, now)
+
+
+async def followed(connection: Connection, instance: str, pull: str, until: datetime, now: datetime, filled: bool) -> None:
+    """The activity log was read for the pull up to `until`. Of one that is `filled` that counts only once its fill is planned."""
+    await connection.execute(FOLLOWED, instance, pull, until, now, not filled)
+
+
+async def begin_again(connection: Connection, instance: str, pull: str, since: datetime) -> None:
+    """Let the pull stand at `since`, as if nothing had ever been planned."""
+    await connection.execute(BEGIN_AGAIN, instance, pull, since)
 
 
 async def rewind(connection: Connection, instance: str, pull: str, until: datetime, planned_at: datetime) -> bool:
@@ -425,12 +441,14 @@ async def ids_loaded(connection: Connection, window_id: int, leads: int, expecte
     return await connection.fetchval(LOADED, window_id, leads, expected)  # type: ignore[no-any-return]
 
 
-async def finish_if_read(connection: Connection, window_id: int, now: datetime) -> int | None:
-    """open → done, for a window of ids once none of them waits in `lead_due` any more; None while one does."""
-    row = await connection.fetchrow(FINISH_IF_READ, window_id)
+async def finish_if_read(connection: Connection, window_id: int, now: datetime) -> bool:
+    """open → done, when all the leads whose ids the window has brought have been read. To be asked only once its ids are due."""
+    row = await connection.fetchrow(FINISH_IF_READ, window_id, now)
     if row is None:
-        return None
-    return await finish(connection, window_id, row["leads"], row["expected"] or 0, now)
+        return False
+    begun_at = row["planned_at"] if row["starts_at"] is None else None
+    await _walk_ends(connection, row["instance"], row["pull"], begun_at, row["backfill_id"], now)
+    return True
 
 
 async def _walk_ends(

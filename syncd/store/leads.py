@@ -26,7 +26,7 @@ from syncd.store.staging import Slice, Staged
 #
 # A row that history is to be written of is locked first, so that `old` is what the new value replaces, whatever another pull does
 # meanwhile; unchanged ones are not, as a lock is a write. Of fields that were never asked for before, nobody knows since when they
-# have their value: that is no change.
+# have their value: that is no change. Nothing is told of rows that are refused.
 _FRESH = """
 WITH fresh AS MATERIALIZED (
     SELECT p.lead_id, p.email, p.attributes, p.misfits, p.digest, l.found, starts_with(l.digest, left(p.digest, 7)) AS asked_before,
@@ -43,11 +43,12 @@ _WRITE = """
      WHERE l.digest IS DISTINCT FROM p.digest OR l.deleted_at < $9 OR l.deleted_at > $10
      ORDER BY p.lead_id
 ), held AS MATERIALIZED (
-    SELECT f.*, l.digests AS old_digests, l.email AS old_email, l.attributes || coalesce(l.misfits, '{}') AS old_values,
+    SELECT f.*, l.digests AS old_digests, l.email AS old_email, l.attributes || coalesce(l.misfits, '{}') AS old_values, l.deleted_at,
+           (l.asked_at > $9 AND l.asked_at <= $10) OR (l.deleted_at >= $9 AND l.deleted_at <= $10) AS overtaken,
            CASE WHEN f.found AND $13 THEN f.attributes::jsonb || f.misfits::jsonb END AS new_values
       FROM fresh f
       LEFT JOIN LATERAL (
-           SELECT h.digests, h.email, h.attributes, h.misfits FROM syncd.lead h
+           SELECT h.digests, h.email, h.attributes, h.misfits, h.asked_at, h.deleted_at FROM syncd.lead h
             WHERE f.found AND $13 AND h.instance = $1 AND h.lead_id = f.lead_id LIMIT 1 FOR NO KEY UPDATE
            ) l ON true
      WHERE NOT f.dropped
@@ -56,7 +57,7 @@ _WRITE = """
     SELECT $1, lead_id, email, attributes::jsonb, nullif(misfits::jsonb, '{}'), jsonb_build_object($7::text, digest), $10, $10, $9
       FROM held
     ON CONFLICT (instance, lead_id) DO UPDATE
-       SET (email, attributes, misfits, digests, changed_at, asked_at, deleted_at) = (
+       SET (email, attributes, misfits, digests, changed_at, asked_at, deleted_at, merged_into) = (
            SELECT excluded.email, m.attributes, m.misfits,
                   CASE WHEN m.same THEN l.digests WHEN l.digests - $7 = '{}' THEN '{}' ELSE coalesce((
                       SELECT jsonb_object_agg(d.key, CASE
@@ -68,7 +69,7 @@ _WRITE = """
                         FROM jsonb_each_text(l.digests - $7) d WHERE $12::jsonb ? d.key
                   ), '{}') END || excluded.digests,
                   CASE WHEN m.same THEN l.changed_at ELSE excluded.changed_at END,
-                  excluded.asked_at, NULL::timestamptz
+                  excluded.asked_at, NULL::timestamptz, NULL::bigint
              FROM (SELECT n.*, n.attributes = l.attributes AND n.misfits IS NOT DISTINCT FROM l.misfits
                                AND excluded.email IS NOT DISTINCT FROM l.email AND l.deleted_at IS NULL AS same
                      FROM (SELECT coalesce(l.attributes - $8::text[], '{}') || excluded.attributes AS attributes,
@@ -91,8 +92,10 @@ _WRITE = """
            UNION ALL
            SELECT 'email', to_jsonb(h.old_email), to_jsonb(h.email)
             WHERE h.old_email IS DISTINCT FROM h.email AND NOT h.new_values ? 'email' AND NOT h.old_values ? 'email'
+           UNION ALL
+           SELECT 'deleted_at', to_jsonb(h.deleted_at), NULL WHERE h.deleted_at IS NOT NULL
            ) d
-     WHERE h.new_values IS NOT NULL AND (d.old IS NOT NULL OR h.asked_before OR d.field = 'email' OR EXISTS (
+     WHERE h.new_values IS NOT NULL AND h.overtaken IS NOT TRUE AND (d.old IS NOT NULL OR h.asked_before OR d.field = 'email' OR EXISTS (
            SELECT FROM jsonb_each($12::jsonb) o WHERE h.old_digests ? o.key AND (o.value = 'null' OR o.value ? d.field)))
 )"""
 _DUE = """, due AS (

@@ -26,10 +26,16 @@ SELECT f.name, l.attributes ->> f.name AS value
 CHANGED = """
 SELECT seen_at, pull, array_agg(field ORDER BY field) AS fields, array_agg(old::text ORDER BY field) AS old,
        array_agg(new::text ORDER BY field) AS new
-  FROM syncd.lead_history WHERE instance = $1 AND lead_id = $2
+  FROM syncd.lead_history WHERE instance = $1 AND lead_id = $2 AND pull <> '#deletions'
  GROUP BY seen_at, pull ORDER BY seen_at DESC, pull LIMIT $3
 """
-CHANGED_COUNT = "SELECT count(DISTINCT (seen_at, pull)) FROM syncd.lead_history WHERE instance = $1 AND lead_id = $2"
+CHANGED_COUNT = """
+SELECT count(DISTINCT (seen_at, pull)) FROM syncd.lead_history WHERE instance = $1 AND lead_id = $2 AND pull <> '#deletions'
+"""
+DELETED = """
+SELECT DISTINCT (new #>> '{}')::timestamptz AS deleted_at
+  FROM syncd.lead_history WHERE instance = $1 AND lead_id = $2 AND pull = '#deletions' AND field = 'deleted_at' AND new IS NOT NULL
+"""
 LISTS = "SELECT list, joined_at, left_at FROM syncd.list_membership WHERE instance = $1 AND lead_id = $2"
 # By no index but the one of settled changes: one on the outbox by key would cost each enqueue, claim and settlement for this
 # command's sake, and nothing else would use it. So it walks the outbox once, which holds what has not gone yet: 0.4 s for a million.
@@ -185,6 +191,8 @@ async def _story_of(pool: Pool, instance: str, lead: Present, lookup_fields: Map
         once.append(Joined(row["joined_at"], row["list"]))
         if row["left_at"] is not None:
             once.append(Left(row["left_at"], row["list"]))
+    deletions = [row["deleted_at"] for row in await pool.fetch(DELETED, instance, lead.lead_id)]
+    once += [Deleted(deleted_at, None) for deleted_at in deletions if deleted_at != lead.deleted_at]  # it came back since
     if lead.deleted_at is not None:
         once.append(Deleted(lead.deleted_at, lead.merged_into))
     return _story(lead, [*once, *changed, *sent], len(once) + sent_count + changed_count, last)

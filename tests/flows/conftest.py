@@ -57,6 +57,8 @@ class House:
     sure: bool = True  # of the lease, which nobody keeps alive here
     wire: Wire | None = None
     lease: Lease | None = None
+    dictionaries: Dictionaries | None = None
+    also: Callable[["House"], Awaitable[list[Flow]]] | None = None  # further flows, to be built at each start
 
     async def start(self) -> None:
         self.stack = AsyncExitStack()
@@ -77,7 +79,8 @@ class House:
         assert wire.imports is not None
         assert wire.soap is not None
         dictionaries = Dictionaries(self.instance, lambda: describe(rest), lease, self.clock, self.metrics)
-        for pull in self.instance.pulls:
+        self.dictionaries = dictionaries
+        for pull in (pull for pull in self.instance.pulls if pull.source == "soap"):
             self.flows += streams_of(self.instance, pull, wire.soap, dictionaries.vocabulary, lease, self.clock, self.metrics, jitter)
         if self.instance.pulls:
             self.flows.append(dictionaries)
@@ -88,6 +91,8 @@ class House:
                 Submitter(name, settings, limits, wire.imports, lease, self.clock, self.metrics, jitter),
                 Settler(name, settings, limits, wire.imports, lease, self.clock, self.metrics, jitter),
             ]
+        if self.also is not None:
+            self.flows += await self.also(self)
 
     async def _register(self, lease: Lease) -> None:
         now = self.clock.now()

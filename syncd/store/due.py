@@ -1,0 +1,108 @@
+"""Leads that are to be read by their ids, each once for a pull however often it was noted meanwhile."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from syncd.store.leases import Connection, Pool
+
+Reason = Literal["changed", "winner", "overtaken", "listed", "census"]
+
+# Sorted, because unsorted batches on two connections deadlock. The later note counts, be its clock behind the other's.
+NOTE = """
+INSERT INTO syncd.lead_due AS d (instance, pull, lead_id, reason, noted_at, window_id)
+SELECT $1, $2, p.lead_id, $4, $5, $6 FROM (SELECT DISTINCT unnest($3::bigint[]) AS lead_id ORDER BY 1) p
+ON CONFLICT (instance, pull, lead_id) DO UPDATE
+   SET noted_at = excluded.noted_at, reason = excluded.reason, window_id = coalesce(d.window_id, excluded.window_id)
+"""
+NOTE_HELD = """
+INSERT INTO syncd.lead_due AS d (instance, pull, lead_id, reason, noted_at)
+SELECT $1, $2, l.lead_id, $3, $4
+  FROM syncd.lead l WHERE l.instance = $1 AND l.deleted_at IS NULL AND l.digests ? $2 ORDER BY l.lead_id
+ON CONFLICT (instance, pull, lead_id) DO UPDATE SET noted_at = excluded.noted_at, reason = excluded.reason
+"""
+NOTE_WINNERS = """
+INSERT INTO syncd.lead_due AS d (instance, pull, lead_id, reason, noted_at)
+SELECT DISTINCT $1, p.pull, w.winner, 'winner', $5::timestamptz
+  FROM unnest($3::bigint[], $4::bigint[]) AS w (winner, lead_id)
+ CROSS JOIN unnest($2::text[]) AS p (pull)
+ CROSS JOIN LATERAL (SELECT digests FROM syncd.lead l WHERE l.instance = $1 AND l.lead_id = w.lead_id LIMIT 1) l
+ WHERE l.digests ? p.pull ORDER BY 2, 3
+ON CONFLICT (instance, pull, lead_id) DO UPDATE SET noted_at = excluded.noted_at, reason = excluded.reason
+"""
+TAKE = """
+SELECT lead_id, noted_at FROM syncd.lead_due
+ WHERE instance = $1 AND pull = $2 AND (noted_at, lead_id) > ($3, $4) ORDER BY noted_at, lead_id LIMIT $5
+"""
+# A note of a time to come is of a clock that was ahead.
+READ = """
+WITH read AS (
+    DELETE FROM syncd.lead_due
+     WHERE instance = $1 AND pull = $2 AND lead_id = ANY ($3::bigint[]) AND (noted_at <= $4 OR noted_at > $5)
+ RETURNING window_id
+)
+SELECT DISTINCT window_id FROM read WHERE window_id IS NOT NULL ORDER BY 1
+"""
+OVERTAKEN = """
+SELECT lead_id FROM syncd.lead
+ WHERE instance = $1 AND lead_id = ANY ($2::bigint[]) AND (asked_at > $3 AND asked_at <= $4 OR deleted_at >= $3 AND deleted_at <= $4)
+"""
+COUNT = "SELECT count(*) FROM syncd.lead_due WHERE instance = $1 AND pull = $2"
+OLDEST = "SELECT noted_at FROM syncd.lead_due WHERE instance = $1 AND pull = $2 ORDER BY noted_at, lead_id LIMIT 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A lead that is due since `noted_at`; the order is that of reading."""
+
+    noted_at: datetime
+    lead_id: int
+
+
+async def note(
+    connection: Connection, instance: str, pull: str, ids: Iterable[int], reason: Reason, now: datetime, window: int | None = None
+) -> None:
+    """These leads are to be read for the pull: by whatever is asked for from now on. `window` is the window of ids that waits for it."""
+    listed = list(ids)
+    if listed:
+        await connection.execute(NOTE, instance, pull, listed, reason, now, window)
+
+
+async def note_held(connection: Connection, instance: str, pull: str, reason: Reason, now: datetime) -> int:
+    """All leads that the mirror has of the pull are to be read again. Returns how many."""
+    return int((await connection.execute(NOTE_HELD, instance, pull, reason, now)).split()[-1])
+
+
+async def note_winners(
+    connection: Connection, instance: str, pulls: Sequence[str], merged: Sequence[tuple[int, int]], now: datetime
+) -> None:
+    """Of each (winner, lead) the winner is to be read for those of `pulls` that have the lead, be it the winner or a loser."""
+    winners, ids = [winner for winner, _ in merged], [lead for _, lead in merged]
+    await connection.execute(NOTE_WINNERS, instance, list(pulls), winners, ids, now)
+
+
+async def take(pool: Pool, instance: str, pull: str, after: Due, limit: int) -> list[Due]:
+    """The leads that have been due for longest, behind `after`."""
+    rows = await pool.fetch(TAKE, instance, pull, after.noted_at, after.lead_id, limit)
+    return [Due(row["noted_at"], row["lead_id"]) for row in rows]
+
+
+async def read(connection: Connection, instance: str, pull: str, ids: Iterable[int], asked_at: datetime, now: datetime) -> list[int]:
+    """An answer that was asked for then is written: drop the leads noted before. Returns the windows of ids that waited for some."""
+    return [row["window_id"] for row in await connection.fetch(READ, instance, pull, list(ids), asked_at, now)]
+
+
+async def overtaken(connection: Connection, instance: str, ids: Iterable[int], asked_at: datetime, now: datetime) -> set[int]:
+    """Those of the leads of which the mirror knows from a later request than one of then."""
+    return {row["lead_id"] for row in await connection.fetch(OVERTAKEN, instance, list(ids), asked_at, now)}
+
+
+async def count(pool: Pool, instance: str, pull: str) -> int:
+    """How many leads wait to be read for the pull."""
+    return await pool.fetchval(COUNT, instance, pull)  # type: ignore[no-any-return]
+
+
+async def oldest(pool: Pool, instance: str, pull: str) -> datetime | None:
+    """Since when the one waits that has waited for longest; None when none does."""
+    return await pool.fetchval(OLDEST, instance, pull)  # type: ignore[no-any-return]

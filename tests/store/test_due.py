@@ -1,0 +1,146 @@
+"""What is to be read by id: noted once, dropped only by an answer that was asked for later, oldest first."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from syncd.core.windows import Window
+from syncd.store import backfills, cursors, due
+from syncd.store.due import Due
+from syncd.store.leases import Lease, Pool
+from tests.store.outgoing import table
+
+T = [datetime(2026, 3, 2, 12, tzinfo=UTC) + timedelta(minutes=minute) for minute in range(10)]
+FIRST = Due(T[0] - timedelta(days=9), 0)
+LEAD = """
+INSERT INTO syncd.lead (instance, lead_id, attributes, digests, first_seen_at, changed_at, asked_at, deleted_at)
+VALUES ('acme', $1, '{}', $2, $3, $3, $3, $4)
+"""
+
+
+async def note(lease: Lease, ids: list[int], at: datetime, reason: due.Reason = "changed", window: int | None = None) -> None:
+    async with lease.transaction() as connection:
+        await due.note(connection, "acme", "people", ids, reason, at, window)
+
+
+async def rows(pool: Pool) -> list[Any]:
+    return await table(pool, "SELECT lead_id, pull, reason, noted_at FROM syncd.lead_due ORDER BY 2, 1")
+
+
+async def read(lease: Lease, ids: list[int], asked: datetime, now: datetime | None = None) -> list[int]:
+    async with lease.transaction() as connection:
+        return await due.read(connection, "acme", "people", ids, asked, now or asked + timedelta(seconds=1))
+
+
+async def test_a_lead_is_due_once_and_by_its_latest_note(lease: Lease) -> None:
+    await note(lease, [3, 1, 3], T[1])
+    await note(lease, [1, 2], T[2], "winner")
+    await note(lease, [], T[3])
+    assert await rows(lease.pool) == [(1, "people", "winner", T[2]), (2, "people", "winner", T[2]), (3, "people", "changed", T[1])]
+    assert await due.count(lease.pool, "acme", "people") == 3
+    assert await due.oldest(lease.pool, "acme", "people") == T[1]
+    assert (await due.count(lease.pool, "acme", "other"), await due.oldest(lease.pool, "acme", "other")) == (0, None)
+
+
+async def test_the_oldest_are_taken_and_the_next_behind_them(lease: Lease) -> None:
+    await note(lease, [5, 4, 9], T[2])
+    await note(lease, [7], T[1])
+    taken = await due.take(lease.pool, "acme", "people", FIRST, 2)
+    assert taken == [Due(T[1], 7), Due(T[2], 4)]
+    assert await due.take(lease.pool, "acme", "people", taken[-1], 300) == [Due(T[2], 5), Due(T[2], 9)]
+
+
+async def test_only_an_answer_that_was_asked_for_later_satisfies(lease: Lease) -> None:
+    await note(lease, [1, 2], T[1])
+    await note(lease, [2], T[3])
+    await read(lease, [1, 2, 77], T[2], T[4])
+    assert [row[0] for row in await rows(lease.pool)] == [2]
+    await read(lease, [2], T[3])
+    assert await rows(lease.pool) == []
+
+
+async def test_the_note_of_a_clock_that_was_ahead_is_satisfied_now(lease: Lease) -> None:
+    await note(lease, [1], T[9])
+    await read(lease, [1], T[2], T[3])
+    assert await rows(lease.pool) == []
+    await note(lease, [1], T[9])
+    await note(lease, [1], T[4])
+    await read(lease, [1], T[3], T[5])
+    assert await rows(lease.pool) == [(1, "people", "changed", T[4])], "noted since it was asked for"
+
+
+async def test_a_window_of_ids_is_done_when_all_are_read(lease: Lease) -> None:
+    async with lease.transaction() as connection:
+        await cursors.register(connection, "acme", "people", "one", T[0], T[0], False)
+        backfill = await backfills.order(connection, "acme", "people", None, "why")
+        await cursors.plan_backfill(connection, "acme", "people", "bulk_extract", [Window(T[0], T[1])], backfill, T[1])
+        window = await connection.fetchval("SELECT id FROM syncd.pull_window")
+    await note(lease, [2], T[1])
+    await note(lease, [1, 2, 3], T[1], "listed", window)
+    await note(lease, [3], T[5])
+    for ids, asked, finished in (([1], T[2], False), ([2, 3], T[3], False), ([3], T[6], True)):
+        (found,) = await read(lease, ids, asked, T[9])
+        assert found == window
+        async with lease.transaction() as connection:
+            assert await cursors.finish_if_read(connection, window, asked) is finished
+    assert await table(lease.pool, "SELECT state, finished_at FROM syncd.pull_window") == [("done", T[6])]
+    assert await table(lease.pool, "SELECT finished_at FROM syncd.backfill") == [(T[6],)]
+    async with lease.transaction() as connection:
+        assert not await cursors.finish_if_read(connection, window, T[7])
+
+
+async def test_the_winner_of_a_merge_is_due_for_the_pulls_that_have_one_of_the_merged(lease: Lease) -> None:
+    for lead_id, digests in ((1, {"people": "d"}), (2, {"work": "d"}), (3, {}), (4, {"people": "d", "gone": "d"})):
+        await lease.pool.execute(LEAD, lead_id, json.dumps(digests), T[0], None)
+    async with lease.transaction() as connection:
+        await due.note_winners(connection, "acme", ["people", "work"], [(1, 1), (1, 2), (3, 3), (3, 4), (9, 9)], T[1])
+    assert await rows(lease.pool) == [
+        (1, "people", "winner", T[1]),
+        (3, "people", "winner", T[1]),
+        (1, "work", "winner", T[1]),
+    ]
+
+
+async def test_all_that_a_pull_has_is_due_again(lease: Lease) -> None:
+    for lead_id, pull, deleted_at in ((1, "people", None), (2, "people", T[1]), (3, "work", None)):
+        await lease.pool.execute(LEAD, lead_id, json.dumps({pull: "d"}), T[0], deleted_at)
+    async with lease.transaction() as connection:
+        assert await due.note_held(connection, "acme", "people", "listed", T[2]) == 1
+    assert await rows(lease.pool) == [(1, "people", "listed", T[2])]
+
+
+async def test_which_answers_came_too_late(lease: Lease) -> None:
+    for lead_id, asked, deleted_at in ((1, T[1], None), (2, T[3], None), (3, T[1], T[3]), (4, T[9], None)):
+        await lease.pool.execute(LEAD, lead_id, "{}", asked, deleted_at)
+    async with lease.transaction() as connection:
+        assert await due.overtaken(connection, "acme", [1, 2, 3, 4, 5], T[2], T[4]) == {2, 3}
+
+
+async def test_what_is_due_is_found_by_walks_of_indexes(lease: Lease) -> None:
+    """On tables that nobody has analyzed, as in a first fill."""
+    for number in range(3):
+        await note(lease, list(range(number * 1000, number * 1000 + 1000)), T[number])
+    ids = list(range(300))
+    for query, arguments, most in (
+        (due.TAKE, ("acme", "people", T[1], 1500, 300), 300),
+        (due.READ, ("acme", "people", ids, T[5], T[6]), 300),
+        (due.OVERTAKEN, ("acme", ids, T[5], T[6]), 300),
+        (due.OLDEST, ("acme", "people"), 1),
+    ):
+        async with lease.pool.acquire() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            plan = json.loads(await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}", *arguments))
+            await transaction.rollback()
+        walked: list[float] = []
+        visit(plan[0]["Plan"], walked)
+        assert walked
+        assert max(walked) <= most, query
+
+
+def visit(node: dict[str, Any], walked: list[float]) -> None:
+    if "Scan" in node["Node Type"] and "Relation Name" in node:
+        assert node["Node Type"] != "Seq Scan"
+        walked.append(node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+    for child in node.get("Plans", ()):
+        visit(child, walked)
