@@ -15,7 +15,9 @@ def plan(
     config: Config = DEFAULT_CONFIG,
     instance: One = None,
     leads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Reckon with so many leads.")] = None,
-    fields: Annotated[int | None, typer.Option(min=1, max=5_000, metavar="N", help="Reckon with so many fields, of the usual types.")] = None,
+    fields: Annotated[
+        int | None, typer.Option(min=1, max=5_000, metavar="N", help="Reckon with so many fields, of the usual types.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
     """Say what filling a pull costs by each source: bytes, calls, days.

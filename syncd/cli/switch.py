@@ -76,7 +76,9 @@ def refuse_impossible(instance: Instance, pull: Pull, to: Source) -> None:
         Keys: ("soap",),
     }
     if to not in able[type(pull.select)]:
-        raise Refused(f"syncd switch-source: {to} can't select as {pull.name} does; its select is for {' or '.join(able[type(pull.select)])}")
+        raise Refused(
+            f"syncd switch-source: {to} can't select as {pull.name} does; its select is for {' or '.join(able[type(pull.select)])}"
+        )
 
 
 def renamed_by(known: Sequence[KnownField]) -> dict[str, str]:
@@ -177,7 +179,9 @@ async def _carry_columns(connection: Connection, instance: str, names: Mapping[s
         try:
             await fields.keep_view(connection, instance, rebuild=True)
         except asyncpg.DependentObjectsStillExistError:
-            raise Refused(f"syncd switch-source: views of yours depend on syncd.lead_{instance}: drop them, and make them anew after") from None
+            raise Refused(
+                f"syncd switch-source: views of yours depend on syncd.lead_{instance}: drop them, and make them anew after"
+            ) from None
 
 
 @asynccontextmanager

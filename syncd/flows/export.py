@@ -17,7 +17,7 @@ from syncd.flows.exporting import CENSUS, KEPT_FOR, UNKNOWN_JOB, Exporting, Reac
 from syncd.flows.loop import SECOND, Idle, Outcome, Worked, shielded
 from syncd.flows.plan import LOOK_EVERY, Planner, running
 from syncd.flows.reading import asked_fields
-from syncd.store import cursors, exports
+from syncd.store import cursors, exports, routes
 from syncd.store.cursors import ExtractWindow
 from syncd.store.exports import Export
 from syncd.store.leases import Connection
@@ -104,7 +104,10 @@ class ExportStarter:
                 return await self._enqueue(job) if job.id in self._certain else await self._ask_status(job)
         windows = await cursors.to_ask_for(self._lease.pool, self.instance, self._of)
         if self._planner is not None and (not windows or windows[0].backfill):
-            outcome = await self._planner.plan(state, await cursors.route(self._lease.pool, self.instance, self._of))
+            route = (await routes.read(self._lease.pool, self.instance, self._of)).route
+            if route is None:
+                return Idle(now + SECOND)  # somebody is finding out
+            outcome = await self._planner.plan(state, route)
             if not windows or isinstance(outcome, Worked):  # news go before backfills
                 return outcome
         if not windows or now < self._shared.may_ask_at(self._of):
@@ -199,9 +202,7 @@ class ExportStarter:
     ) -> Outcome:
         now = self._clock.now()
         async with self._lease.transaction() as connection:
-            export, ordered = await exports.begin(
-                connection, self.instance, self._of, window.id, part, fields, wanted, estimate, now
-            )
+            export, ordered = await exports.begin(connection, self.instance, self._of, window.id, part, fields, wanted, estimate, now)
         try:
             status = await self._api.create(ordered, wanted)
         except Fault as fault:
@@ -285,7 +286,9 @@ class ExportStarter:
     async def _find(self, job: Export, now: datetime) -> Outcome:
         """Look for a job whose creation got no answer: the only one that was created since and that is not ours otherwise."""
         self._find_at = now + FIND_AFTER
-        found = [one for one in await self._api.jobs(("created",)) if one.created_at is None or one.created_at >= job.begun_at - CLOCKS_DIFFER]
+        found = [
+            one for one in await self._api.jobs(("created",)) if one.created_at is None or one.created_at >= job.begun_at - CLOCKS_DIFFER
+        ]
         known = await exports.known(self._lease.pool, self.instance, [one.export_id for one in found])
         strange = [one for one in found if one.export_id not in known]
         async with self._lease.transaction() as connection:

@@ -1,7 +1,7 @@
 """The file of an export on its way to Postgres: downloaded, checked and handed on in blocks, never held as a whole."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from hashlib import sha256
 
 import structlog
@@ -52,7 +52,7 @@ class Download:
         """Rows that are not as long as the header; only a lenient reading knows them."""
         return self._reader.misshapen if self._reader is not None else 0
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The file as COPY is to have it. Raises Fault, Misread, or Spoilt at its end: nothing of it may then stay."""
         fetching = asyncio.ensure_future(self._fetch())
         try:
@@ -79,7 +79,7 @@ class Download:
 
     async def _whole(self) -> None:
         """Every byte: a download that breaks off goes on behind the last byte that came."""
-        size, stalls, resumes = self._job.bytes, 0, 0
+        size, stalls, resumes = self._job.size, 0, 0
         while True:
             before = self._received
             try:
@@ -131,8 +131,8 @@ class Download:
 
     def _compare(self) -> None:
         """With what Marketo said; the number of records is Postgres' to count."""
-        if self._job.bytes is not None and self._received != self._job.bytes:
-            raise Spoilt(f"{self._received} bytes came of the {self._job.bytes} promised")
+        if self._job.size is not None and self._received != self._job.size:
+            raise Spoilt(f"{self._received} bytes came of the {self._job.size} promised")
         if self._job.sha256 is not None and self._digest.digest() != self._job.sha256:
             raise Spoilt("the checksum of its file is not the one promised")
 

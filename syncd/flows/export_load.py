@@ -1,8 +1,7 @@
 """Files of completed exports → the mirror: staged as they come, then written with the end of their window in one transaction."""
 
-import math
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -13,9 +12,10 @@ from syncd.core.faults import Fault
 from syncd.core.mirror import Vocabulary
 from syncd.core.retry import decide
 from syncd.core.settings import Instance, Pull, SmartList, StaticList
+from syncd.core.windows import Window
 from syncd.flows.asking import asker_of
 from syncd.flows.export_file import Download, Misread, Spoilt
-from syncd.flows.exporting import CENSUS, Exporting, Reach, shares
+from syncd.flows.exporting import CENSUS, POLL, Exporting, Reach, shares
 from syncd.flows.loop import Idle, Outcome, Worked
 from syncd.flows.plan import LOOK_EVERY
 from syncd.flows.reading import asked_fields, where_on_the_wire
@@ -31,8 +31,8 @@ log = structlog.get_logger()
 MOST_SPOILT = 3
 """Whole downloads that were not what Marketo had said; then the window is asked for anew."""
 
-OnCensus = Callable[[Connection, int, Sequence[int], datetime], Awaitable[None]]
-"""Given a window of the census, ids that it lists, and when they were asked for: called in the transaction that ends the window."""
+OnCensus = Callable[[Connection, Window, Sequence[int], datetime, datetime], Awaitable[None]]
+"""Given a window of the census, ids that it lists, when they were asked for, and now: called in the transaction that ends the window."""
 
 UNREADABLE = (asyncpg.BadCopyFileFormatError, asyncpg.CharacterNotInRepertoireError, Misread)
 
@@ -132,12 +132,12 @@ class ExportLoader:
                 continue
             asked = [job.asked_at for job in jobs if job.asked_at is not None]
             return _Load(window, sorted(jobs, key=lambda job: job.part), pull, min(asked))
-        return Idle(now + LOOK_EVERY)
+        return Idle(now + (LOOK_EVERY if windows else POLL.min))  # none that is to be queued yet is completed sooner
 
     async def _load(self, load: _Load) -> Outcome:
         vocabulary = await self._vocabulary()
         dictionary = vocabulary.rest
-        where = {}
+        where: Mapping[str, tuple[str, ...]] = {}
         if load.pull is not None and not load.window.ids_only:
             asked_fields(load.pull, dictionary)  # raises Fault where `where` goes by a field that has vanished
             where = where_on_the_wire(load.pull, dictionary)
@@ -166,6 +166,7 @@ class ExportLoader:
     async def _stage(self, job: Export, came: _Loaded) -> Part:
         """Bring a file into its staging table: as it is where it is well-formed, else read leniently."""
         part = Part(job.id, job.fields)
+        reason: str | None = None
         for lenient in (False, True):
             async with self._lease.transaction() as connection:
                 await staging.make(connection, part)
@@ -210,10 +211,10 @@ class ExportLoader:
         ids = await staging.ids(connection, staged, piece)
         came.leads += len(ids)
         if load.pull is None:
-            if self._on_census is not None:
-                await self._on_census(connection, load.window.id, ids, load.asked_at)
+            if self._on_census is not None and load.window.window is not None:
+                await self._on_census(connection, load.window.window, ids, load.asked_at, now)
         else:
-            await due.listed(connection, self.instance, load.pull.name, load.window.id, ids, now)
+            await due.note(connection, self.instance, load.pull.name, ids, "listed", now, load.window.id)
             if (name := list_of(load.pull)) is not None:
                 await lists.seen(connection, self.instance, name, load.window.id, ids, now)
 
@@ -271,10 +272,10 @@ class ExportLoader:
         """Not what Marketo said: the whole once more, then once more what it says, and in the end another export."""
         now = self._clock.now()
         attempts, expired = 0, False
-        statuses = [await self._api.status(job.export_id) for job in load.jobs if job.export_id is not None]
+        for job in load.jobs:
+            await self._ask_anew(job, now)
         async with self._lease.transaction() as connection:
-            for job, status in zip(load.jobs, statuses, strict=True):
-                await exports.told_anew(connection, job.id, status, now)
+            for job in load.jobs:
                 attempts = max(attempts, await exports.spoilt(connection, job.id, message) or 0)
             if attempts >= MOST_SPOILT:
                 expired = True
@@ -283,10 +284,19 @@ class ExportLoader:
                 halves = shares(load.window)
                 if halves is not None and "read" in message:
                     await cursors.split(connection, load.window.id, halves, now)
-        self._shared.load_again_at[load.window.id] = attempts, now + LOOK_EVERY * math.pow(4, attempts)
+        self._shared.load_again_at[load.window.id] = attempts, now + POLL.min * attempts
         bound = self._log.bind(pull=load.jobs[0].pull, window=load.window.id, exports=[job.id for job in load.jobs])
         bound.warning("export_expired" if expired else "export_spoilt", reason=message, attempt=attempts)
         return Worked(0)
+
+    async def _ask_anew(self, job: Export, now: datetime) -> None:
+        """What Marketo said of the file may have been wrong, too; it is not asked more often than it looks itself."""
+        if job.export_id is None or (job.looked_at is not None and job.looked_at + POLL.min > now):
+            return
+        with suppress(Fault):
+            status = await self._api.status(job.export_id)
+            async with self._lease.transaction() as connection:
+                await exports.told_anew(connection, job.id, status, now)
 
 
 def list_of(pull: Pull) -> str | None:

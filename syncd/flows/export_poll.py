@@ -14,7 +14,6 @@ from syncd.core.states import IN_EXPORT_QUEUE
 from syncd.core.values import ExportStatus
 from syncd.flows.exporting import KEPT_FOR, POLL, UNKNOWN_JOB, Exporting, Reach, day_began, shares
 from syncd.flows.loop import Idle, Outcome, Worked
-from syncd.flows.plan import LOOK_EVERY
 from syncd.store import cursors, exports
 from syncd.store.exports import Export
 
@@ -57,9 +56,9 @@ class ExportPoller:
             median(await exports.recent_runs(pool, self.instance)),
         )
         looks = [(max(at, self._not_before.get(job.id, at)), job) for at, job in looks]
-        at, due = min(looks, key=lambda look: look[0], default=(now + LOOK_EVERY, None))
+        at, due = min(looks, key=lambda look: look[0], default=(now + POLL.min, None))
         if due is None or at > now:
-            return Idle(min(at, now + LOOK_EVERY))
+            return Idle(min(at, now + POLL.min))
         return await self._look(queued[due.id])
 
     async def close(self) -> None:

@@ -35,6 +35,8 @@ DEEPEST_SPLIT = 12
 UNKNOWN_JOB = frozenset({"1003", "610", "702", "http_404"})
 """What is said of a job that Marketo does not know, or no longer."""
 
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
 AFTER_FAILURE, AT_MOST = timedelta(minutes=1), timedelta(hours=1)
 
 
@@ -55,7 +57,7 @@ class Exporting:
 
     limits: Limits
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
-    not_before: datetime = datetime.min.replace(tzinfo=UTC)
+    not_before: datetime = LONG_AGO
     """The queue was full, or the day's bytes spent: nobody asks before."""
     refusals: int = 0
     """How often in a row the queue was full."""
@@ -63,6 +65,8 @@ class Exporting:
     """Pull → how many exports in a row Marketo has failed, and when the next may be asked for."""
     loading: set[int] = field(default_factory=set)
     """Windows that a loader has taken."""
+    load_again_at: dict[int, tuple[int, datetime]] = field(default_factory=dict)
+    """Window → how many times in a row it could not be loaded, and when to try again."""
 
     def failed(self, pull: str, now: datetime) -> datetime:
         """An export of the pull failed; returns when the next may be asked for."""
@@ -82,9 +86,7 @@ class Exporting:
     async def room(self, pool: Pool, instance: str, jobs: Sequence[Export]) -> int:
         """How many more exports are to be under way."""
         runs = await exports.recent_runs(pool, instance)
-        wanted = wanted_in_flight(
-            self.limits.export_slots, self.limits.export_running, gap(POLL, median(runs)), min(runs, default=None)
-        )
+        wanted = wanted_in_flight(self.limits.export_slots, self.limits.export_running, gap(POLL, median(runs)), min(runs, default=None))
         return wanted - sum(job.state == "created" or job.state in IN_EXPORT_QUEUE for job in jobs)
 
     async def bytes_left(self, pool: Pool, instance: str, now: datetime) -> int:

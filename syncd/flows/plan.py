@@ -15,11 +15,12 @@ from syncd.core.cost import Cost, cost
 from syncd.core.extract import BEGINNING
 from syncd.core.faults import Fault, Nature
 from syncd.core.retry import SLOW_RETRY
+from syncd.core.route import Route
 from syncd.core.settings import Instance, Keys, Pull, SmartList, StaticList, UpdatedSince
 from syncd.core.windows import WIDEST, increment, plan, stepped_back
 from syncd.flows.loop import Idle, Outcome, Worked
 from syncd.store import backfills, cursors, fields, leads
-from syncd.store.cursors import PullState, Route
+from syncd.store.cursors import PullState
 from syncd.store.leases import Connection, Lease
 
 KEYS_PER_CALL = 100
@@ -28,6 +29,8 @@ KEYS_PER_CALL = 100
 REFUSED_FOR = timedelta(days=1)
 LOOK_EVERY = timedelta(seconds=5)
 """How soon a pull that waits for its time sees a backfill, or windows that another of its streams has planned."""
+
+BY_PAGES = Route(False, False, "windows", "SOAP's pages select by update times")
 
 UNSENDABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
@@ -104,7 +107,9 @@ class Planner:
         marketo_now: Callable[[], datetime],
         may_fill: Callable[[], Awaitable[bool]] = _at_once,
     ) -> None:
-        """`may_fill` tells whether what follows a fill by extracts is ready to miss nothing of what happens meanwhile."""
+        """`marketo_now` is how far Marketo's clock has come; `may_fill` tells whether what follows a fill by extracts is ready to miss
+        nothing of what happens meanwhile.
+        """
         self._may_fill = may_fill
         self._source = "soap" if pull.source == "soap" else "bulk_extract"
         self._widest = WIDEST if pull.source == "soap" else extract.WIDEST
@@ -117,13 +122,17 @@ class Planner:
         self._refused: dict[str, datetime] = {}
         self._log = log.bind(instance=instance.name, pull=pull.name)
 
-    async def plan(self, state: PullState, route: Route = Route()) -> Outcome:  # noqa: B008 - frozen
+    async def plan(self, state: PullState, route: Route = BY_PAGES) -> Outcome:
         """Plan what is due; Idle until something may be. Raises Fault(CONFIGURATION) when a file of keys can't be read."""
         now = self._clock.now()
         select = self._pull.select
         if isinstance(select, UpdatedSince):
             outcome = await self._increment(state, route, now)
-            if isinstance(outcome, Idle) and state.backfill is not None and not (route.follows == "activities" and state.planned_at is None):
+            if (
+                isinstance(outcome, Idle)
+                and state.backfill is not None
+                and not (route.follows == "activities" and state.planned_at is None)
+            ):
                 return await self._backfill(state, BEGINNING if route.by_creation else select.since, route, now)
             return outcome
         # A walk of a time to come was planned by a clock that was ahead.
@@ -170,9 +179,7 @@ class Planner:
         price = cost(known, len(windows), self._pull.batch_size, self._pull.streams, self._limits) if self._source == "soap" else None
         async with self._lease.transaction() as connection:
             if windows:
-                await cursors.plan_backfill(
-                    connection, self._instance, self._pull.name, self._source, windows, state.backfill, now, route
-                )
+                await cursors.plan_backfill(connection, self._instance, self._pull.name, self._source, windows, state.backfill, now, route)
             else:
                 await backfills.nothing_to_do(connection, state.backfill, now)
         self._log.info(

@@ -58,9 +58,7 @@ class Metrics:
             "syncd_export_bytes_today", "Bytes of the exports that were completed in the quota day", ("instance",), registry=self.registry
         )
         self._export_limit = Gauge("syncd_export_bytes_limit", "limits.export_daily_bytes", ("instance",), registry=self.registry)
-        self._ended = Counter(
-            "syncd_exports_ended", "Exports by what became of them", (*by_pull, "outcome"), registry=self.registry
-        )
+        self._ended = Counter("syncd_exports_ended", "Exports by what became of them", (*by_pull, "outcome"), registry=self.registry)
         self._loaded = Counter("syncd_export_rows_loaded", "Rows of extracts written or found unchanged", by_pull, registry=self.registry)
         self._nuls = Counter("syncd_export_nuls", "NUL bytes that were cut out of extracts", by_pull, registry=self.registry)
         self._due = Gauge(

@@ -34,7 +34,7 @@ class Export:
     looked_at: datetime | None
     finished_at: datetime | None
     records: int | None
-    bytes: int | None
+    size: int | None
     sha256: bytes | None
     attempts: int
 
@@ -54,7 +54,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id
 ORDER = "UPDATE syncd.export SET fields = $2 WHERE id = $1"
 UNFINISHED = """
 SELECT id, pull, window_id, part, parts, state, export_id, fields, adopted, begun_at, asked_at, enqueued_at, looked_at, finished_at,
-       records, bytes, sha256, attempts
+       records, bytes AS size, sha256, attempts
   FROM syncd.export
  WHERE instance = $1 AND state IN ('creating', 'unconfirmed', 'created', 'queued', 'processing', 'completed') ORDER BY id
 """
