@@ -7,6 +7,7 @@ of them for one cell: so every quote is looked at before.
 import codecs
 import re
 
+BOM = codecs.BOM_UTF8
 LONGEST_CELL = 1_000_000
 """Bytes of one quoted cell; a longer one is no cell, but a quote that nobody closes."""
 
@@ -102,7 +103,8 @@ class LenientReader:
         return text[at:line], line
 
     def _quoted(self, at: int, final: bool) -> tuple[str, int] | None:
-        text, parts, raw = self._text, [], False
+        text, raw = self._text, False
+        parts: list[str] = []
         while True:
             quote = text.find('"', at)
             if quote < 0:

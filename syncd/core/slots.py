@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 def wanted_in_flight(slots: int, running: int, look_gap: timedelta, quick_run: timedelta | None) -> int:
     """How many jobs of ours should be in Marketo's queue: no more than keeps its workers busy until the next look.
 
-    `slots` is how many may be ours, `running` how many Marketo works on at a time, of those that may be ours. `look_gap` is the longest time until a finished job is noticed, `quick_run` how long a short job of ours runs (None while
-    none has been seen). Strangers need the rest of the 10 slots.
+    `slots` is how many may be ours, `running` how many of those Marketo works on at a time. `look_gap` is the longest time until a
+    finished job is noticed, `quick_run` how long a short job of ours runs (None while none has been seen). Strangers need the rest
+    of the 10 slots.
     """
     if running == 1:
         return 1

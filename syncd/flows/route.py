@@ -18,7 +18,7 @@ from syncd.flows.offers import offers, way_of
 from syncd.marketo.wire import Wire
 from syncd.ops.metrics import Metrics
 from syncd.store import activities, backfills, cursors, routes
-from syncd.store.leases import Lease
+from syncd.store.leases import Connection, Lease
 from syncd.store.routes import Chosen
 
 log = structlog.get_logger()
@@ -72,6 +72,19 @@ class Router:
     async def close(self) -> None:
         """Nothing is under way between two steps."""
 
+    async def no_updated_at(self, connection: Connection, pull: str, message: str) -> bool:
+        """Marketo has refused an extract by updatedAt (1035): what was planned so can't be had, and the way is chosen anew."""
+        since = next(each.since for each in self._pulls if each.name == pull)
+        assert since is not None, "only a pull by update time asks for updatedAt"
+        await cursors.abandon(connection, self.instance, pull, since, self._clock.now())
+        await routes.forget(connection, self.instance, pull)
+        self._log.warning("route_lost", pull=pull, fault=message)
+        return True
+
+    async def may_fill(self, pull: str) -> bool:
+        """Whether what follows the fill of a pull would miss nothing that happens meanwhile: a stream of its changes has begun."""
+        return await activities.last_look(self._lease.pool, self.instance, f"pull {pull}") is not None
+
     async def _runs(self, pull: Pull, now: datetime) -> bool:
         """Whether the pull may be tried; one that is blocked is, now and then."""
         state = await cursors.state(self._lease.pool, self.instance, pull.name)
@@ -109,11 +122,8 @@ class Router:
         if not wants_extract(pull, chosen.route, until - chosen.planned_until):
             return
         windows = list(plan(chosen.planned_until - pull.overlap, until, pull.window))
-        way = cursors.Route(ids_only=chosen.route.ids_only)
         async with self._lease.transaction() as connection:
-            await cursors.plan(
-                connection, self.instance, pull.name, "bulk_extract", windows, until, self._clock.now(), way
-            )
+            await cursors.plan(connection, self.instance, pull.name, "bulk_extract", windows, until, self._clock.now(), chosen.route)
             for stream in (f"pull {pull.name}", f"pull {pull.name} scores"):
                 await activities.forget(connection, self.instance, stream)
         self._log.info("catching_up", pull=pull.name, since=windows[0].starts_at.isoformat(), windows=len(windows))

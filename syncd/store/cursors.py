@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import asyncpg
 import orjson
 
+from syncd.core.route import Route
 from syncd.core.windows import Around, Window
 from syncd.store import backfills
 from syncd.store.leases import Connection, Pool
@@ -40,15 +41,6 @@ class OpenWindow:
     keys: Sequence[str] | None = None
     backfill: int | None = None
     depth: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Which way the leads of a pull come (0003_routes.sql)."""
-
-    by_creation: bool = False
-    ids_only: bool = False
-    follows: str = "windows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +182,12 @@ UPDATE syncd.pull_window w SET state = 'blocked', message = $2
 """
 UNBLOCK = "UPDATE syncd.pull SET state = 'running', retry_at = NULL, message = NULL WHERE instance = $1 AND pull = $2 AND state = 'blocked'"
 UNBLOCK_WINDOWS = "UPDATE syncd.pull_window SET state = 'open' WHERE instance = $1 AND pull = $2 AND state = 'blocked'"
-ROUTE = "SELECT by_creation, ids_only, follows FROM syncd.pull WHERE instance = $1 AND pull = $2"
 # Those of which a part is neither under way nor loaded: what is loaded of ids alone waits for their leads.
 TO_ASK_FOR = """
 SELECT w.id, w.starts_at, w.ends_at, w.backfill_id, w.depth, w.by_creation, w.ids_only FROM syncd.pull_window w
  WHERE w.instance = $1 AND w.pull = $2 AND w.state = 'open' AND w.source = 'bulk_extract'
    AND coalesce((SELECT count(*) < min(e.parts) FROM syncd.export e
-                  WHERE e.window_id = w.id AND e.state IN ('creating', 'unconfirmed', 'created', 'queued', 'processing', 'completed', 'loaded')),
+                  WHERE e.window_id = w.id AND e.state NOT IN ('absent', 'failed', 'cancelled', 'expired')),
                 true)
  ORDER BY w.backfill_id IS NOT NULL, w.starts_at, w.id LIMIT $3
 """
@@ -261,12 +252,6 @@ async def state(pool: Pool, instance: str, pull: str) -> PullState:
     return PullState(**row)
 
 
-async def route(pool: Pool, instance: str, pull: str) -> Route:
-    """Which way the leads of the pull come."""
-    row = await pool.fetchrow(ROUTE, instance, pull)
-    return Route(**row) if row is not None else Route()
-
-
 async def plan(
     connection: Connection,
     instance: str,
@@ -275,7 +260,7 @@ async def plan(
     windows: Sequence[Window],
     until: datetime,
     now: datetime,
-    route: Route = Route(),
+    route: Route | None = None,
 ) -> None:
     """Insert windows and note that all update times before `until` are planned."""
     await _insert(connection, instance, pull, source, windows, now, route=route)
@@ -290,6 +275,14 @@ async def followed(connection: Connection, instance: str, pull: str, until: date
 async def begin_again(connection: Connection, instance: str, pull: str, since: datetime) -> None:
     """Let the pull stand at `since`, as if nothing had ever been planned."""
     await connection.execute(BEGIN_AGAIN, instance, pull, since)
+
+
+async def abandon(connection: Connection, instance: str, pull: str, since: datetime, now: datetime) -> None:
+    """Let everything be planned anew from `since`: nothing of what was planned can be asked for so."""
+    await connection.execute(UNBLOCK_WINDOWS, instance, pull)
+    await connection.execute(ABANDON, instance, pull, now)
+    await connection.execute(ABANDON_BACKFILLS, instance, pull, now)
+    await begin_again(connection, instance, pull, since)
 
 
 async def rewind(connection: Connection, instance: str, pull: str, until: datetime, planned_at: datetime) -> bool:
@@ -308,7 +301,7 @@ async def plan_backfill(
     windows: Sequence[Window],
     backfill: int,
     now: datetime,
-    route: Route = Route(),
+    route: Route | None = None,
 ) -> None:
     """Insert the windows of a backfill."""
     await _insert(connection, instance, pull, source, windows, now, backfill, route=route)
@@ -350,10 +343,11 @@ async def _insert(
     now: datetime,
     backfill: int | None = None,
     parent: int | None = None,
-    route: Route = Route(),
+    route: Route | None = None,
 ) -> None:
     starts, ends = [window.starts_at for window in windows], [window.ends_at for window in windows]
-    await connection.execute(PLAN_WINDOWS, instance, pull, source, starts, ends, now, backfill, parent, route.by_creation, route.ids_only)
+    by_creation, ids_only = (route.by_creation, route.ids_only) if route is not None else (False, False)
+    await connection.execute(PLAN_WINDOWS, instance, pull, source, starts, ends, now, backfill, parent, by_creation, ids_only)
 
 
 async def _insert_keys(
@@ -478,7 +472,7 @@ async def split(connection: Connection, window_id: int, parts: Sequence[Window],
     row = await connection.fetchrow(SPLIT, window_id, now, expected)
     if row is None:
         return None
-    route = Route(row["by_creation"], row["ids_only"])
+    route = Route(row["by_creation"], row["ids_only"], "windows", "as before")
     await _insert(connection, row["instance"], row["pull"], row["source"], parts, now, row["backfill_id"], window_id, route)
     return window_id
 

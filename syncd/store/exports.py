@@ -34,17 +34,16 @@ class Export:
     looked_at: datetime | None
     finished_at: datetime | None
     records: int | None
-    bytes: int | None
+    size: int | None
     sha256: bytes | None
     attempts: int
 
 
 @dataclass(frozen=True, slots=True)
 class Tries:
-    """What became of a window's exports that brought nothing: how many Marketo failed or cancelled, how many files came to nothing."""
+    """How many exports of a window came to nothing, failed, cancelled or with a file that could not be had, and when the last did."""
 
-    failed: int
-    others: int
+    in_vain: int
     last_at: datetime | None
 
 
@@ -55,7 +54,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id
 ORDER = "UPDATE syncd.export SET fields = $2 WHERE id = $1"
 UNFINISHED = """
 SELECT id, pull, window_id, part, parts, state, export_id, fields, adopted, begun_at, asked_at, enqueued_at, looked_at, finished_at,
-       records, bytes, sha256, attempts
+       records, bytes AS size, sha256, attempts
   FROM syncd.export
  WHERE instance = $1 AND state IN ('creating', 'unconfirmed', 'created', 'queued', 'processing', 'completed') ORDER BY id
 """
@@ -106,11 +105,14 @@ TO_LOADED = "UPDATE syncd.export SET state = 'loaded', ended_at = $2, message = 
 TO_EXPIRED = "UPDATE syncd.export SET state = 'expired', ended_at = $2, message = $3 WHERE id = $1 AND state = 'completed' RETURNING id"
 SPOILT = "UPDATE syncd.export SET attempts = attempts + 1, message = $2 WHERE id = $1 AND state = 'completed' RETURNING attempts"
 IN_VAIN = "UPDATE syncd.export SET message = $2, request_id = $3, looked_at = CASE WHEN $4 THEN $5 ELSE looked_at END WHERE id = $1"
+OLDEST_ASKED = """
+SELECT min(asked_at) FROM syncd.export
+ WHERE instance = $1 AND state IN ('creating', 'unconfirmed', 'created', 'queued', 'processing', 'completed')
+"""
 KNOWN = "SELECT export_id FROM syncd.export WHERE instance = $1 AND export_id = ANY ($2::text[])"
 TRIES = """
-SELECT count(*) FILTER (WHERE state IN ('failed', 'cancelled')) AS failed, count(*) FILTER (WHERE state = 'expired') AS others,
-       max(ended_at) AS last_at
-  FROM syncd.export WHERE window_id = $1 AND state IN ('failed', 'cancelled', 'expired')
+SELECT count(*) AS in_vain, max(ended_at) AS last_at FROM syncd.export
+ WHERE window_id = $1 AND state IN ('failed', 'cancelled', 'expired')
 """
 SPENT = "SELECT coalesce(sum(bytes), 0)::bigint FROM syncd.export WHERE instance = $1 AND finished_at >= $2 AND state <> 'failed'"
 PROMISED = """
@@ -128,6 +130,13 @@ SELECT max(e.records) AS leads, sum(e.bytes)::bigint AS bytes, max(e.span) AS sp
 RUNS = """
 SELECT finished_at - coalesce(nullif(started_at, finished_at), enqueued_at) AS run FROM syncd.export
  WHERE instance = $1 AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT $2
+"""
+# A blocked window is wanted again soon.
+UNWANTED = """
+SELECT e.id FROM syncd.export e
+  LEFT JOIN LATERAL (SELECT w.state FROM syncd.pull_window w WHERE w.id = e.window_id LIMIT 1) w ON true
+ WHERE e.instance = $1 AND e.state IN ('created', 'queued', 'processing', 'completed')
+   AND (w.state IS NULL OR w.state NOT IN ('open', 'blocked'))
 """
 COUNTS = """
 SELECT state, count(*) AS count FROM syncd.export
@@ -266,16 +275,26 @@ async def in_vain(connection: Connection, export: int, fault: Fault, now: dateti
     await connection.execute(IN_VAIN, export, str(fault), fault.request_id, looked_at, now)
 
 
+async def oldest_asked(pool: Pool, instance: str) -> datetime | None:
+    """When the oldest export was asked for that is not loaded yet; None when there is none."""
+    return await pool.fetchval(OLDEST_ASKED, instance)  # type: ignore[no-any-return]
+
+
 async def known(pool: Pool, instance: str, export_ids: Sequence[str]) -> set[str]:
     """Which of these are exports of ours that we know of."""
     return {row["export_id"] for row in await pool.fetch(KNOWN, instance, list(export_ids))}
 
 
+async def unwanted(pool: Pool, instance: str) -> set[int]:
+    """The exports of windows that nobody waits for any more."""
+    return {row["id"] for row in await pool.fetch(UNWANTED, instance)}
+
+
 async def tries(pool: Pool, window_id: int) -> Tries:
-    """What became of the window's exports that brought nothing."""
+    """What exports of the window came to nothing."""
     row = await pool.fetchrow(TRIES, window_id)
     assert row is not None
-    return Tries(row["failed"], row["others"], row["last_at"])
+    return Tries(row["in_vain"], row["last_at"])
 
 
 async def spent(pool: Pool, instance: str, since: datetime) -> int:

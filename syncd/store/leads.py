@@ -1,4 +1,4 @@
-"""The mirror: one statement per page, or slice of an extract, sorted by key, that writes no byte for an unchanged lead (decisions.md, lead upsert)."""
+"""The mirror: one statement per page or slice, sorted by key, that writes no byte for an unchanged lead (decisions.md, lead upsert)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

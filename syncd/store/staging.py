@@ -1,4 +1,4 @@
-"""The files of exports on their way into the mirror: raw by COPY into a table of texts, from there in slices (decisions.md, extract load)."""
+"""Files of exports on their way to the mirror: raw by COPY into a table of texts, from there in slices (decisions.md, extract load)."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass

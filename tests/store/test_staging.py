@@ -230,8 +230,8 @@ async def test_parts_are_joined_by_id_and_who_is_not_in_all_of_them_is_left_out(
         staged = Staged.of([one, other], DICTIONARY, {"zz": ("x",)})
         assert await load(connection, staged, T[0], most=2) == Upserted(7, 0)
         assert await staging.ids(connection, staged, ALL) == [3, 4, 5, 6, 7, 8, 9]
-    rows = await mirror(pool)
-    assert [row[:3] for row in rows] == [(number, f"{number}@x", f'{{"zz": "x", "f integer": {number}}}') for number in range(3, 10)]
+    written = await mirror(pool)
+    assert [row[:3] for row in written] == [(number, f"{number}@x", f'{{"zz": "x", "f integer": {number}}}') for number in range(3, 10)]
 
 
 @pytest.mark.usefixtures("_history")
