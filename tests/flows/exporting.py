@@ -22,7 +22,18 @@ from syncd.store.leases import Connection
 from tests.flows.conftest import Build, House
 
 SINCE = datetime(2026, 2, 1, tzinfo=UTC)
-FIELDS = ("firstName", "lastName", "email", "company", "leadScore", "unsubscribed", "dateOfBirth", "lastWebinarAt", "lifetimeValue", "notes")
+FIELDS = (
+    "firstName",
+    "lastName",
+    "email",
+    "company",
+    "leadScore",
+    "unsubscribed",
+    "dateOfBirth",
+    "lastWebinarAt",
+    "lifetimeValue",
+    "notes",
+)
 PULL = Pull("people", "bulk_extract", UpdatedSince(SINCE), FIELDS, every=timedelta(hours=1), window=timedelta(days=10))
 LIMITS = Limits(calls_per_20s=100)
 BY_UPDATE = Route(False, False, "windows", "a test")
@@ -112,7 +123,12 @@ def loader(house: House) -> ExportLoader:
 
 async def nothing_is_open(house: House) -> bool:
     """All that is planned is loaded."""
-    return await house.pool.fetchval("SELECT EXISTS (SELECT FROM syncd.pull_window WHERE state = 'done') AND NOT EXISTS (SELECT FROM syncd.pull_window WHERE state IN ('open', 'blocked'))") is True
+    return (
+        await house.pool.fetchval(
+            "SELECT EXISTS (SELECT FROM syncd.pull_window WHERE state = 'done') AND NOT EXISTS (SELECT FROM syncd.pull_window WHERE state IN ('open', 'blocked'))"
+        )
+        is True
+    )
 
 
 async def filled(house: House, seconds: float = 86_400) -> None:
