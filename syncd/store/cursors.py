@@ -12,7 +12,6 @@ from syncd.core.windows import Around, Window
 from syncd.store import backfills
 from syncd.store.leases import Connection, Pool
 
-
 CLOSINGS = 2
 """The first covers the time that the fill took; the second the minutes of the first, in which a lead must move once more to be missed."""
 
@@ -86,7 +85,8 @@ UPDATE syncd.backfill SET planned_at = coalesce(planned_at, $3), finished_at = $
  WHERE instance = $1 AND pull = $2 AND finished_at IS NULL
 """
 STATE = """
-SELECT p.state, p.planned_until, p.planned_at, p.retry_at, b.id AS backfill, b.since AS backfill_since, p.follows, p.closings, p.closes_from,
+SELECT p.state, p.planned_until, p.planned_at, p.retry_at, b.id AS backfill, b.since AS backfill_since, p.follows, p.closings,
+       p.closes_from,
        EXISTS (SELECT FROM syncd.pull_window w WHERE w.instance = $1 AND w.pull = $2 AND w.state IN ('open', 'blocked')) AS unfinished
   FROM syncd.pull p
   LEFT JOIN LATERAL (
