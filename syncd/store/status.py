@@ -96,7 +96,7 @@ SELECT p.pull AS name, CASE WHEN p.configured THEN p.state ELSE 'not in the conf
               sum(greatest(expected - leads, 0)) FILTER (WHERE backfill_id IS NULL AND state = 'open') AS leads_left,
               sum(dropped) AS leads_dropped
          FROM syncd.pull_window w WHERE w.instance = p.instance AND w.pull = p.pull) w ON true
- WHERE p.instance = $1 AND ($2::text IS NULL OR p.pull = $2) ORDER BY p.pull
+ WHERE p.instance = $1 AND p.pull <> '#census' AND ($2::text IS NULL OR p.pull = $2) ORDER BY p.pull
 """
 BACKFILLS = """
 SELECT b.pull, b.id, b.since, b.planned_at, w.windows, w.done
