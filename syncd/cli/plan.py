@@ -20,7 +20,7 @@ from syncd.core.windows import plan
 from syncd.store import backfills, fields, routes, schema
 from syncd.store.pool import create_pool
 
-SOURCES = {"soap": "soap", "extract": "bulk_extract", "extract of ids": "auto, reading by id"}
+SOURCES = {"soap": "soap", "extract": "bulk_extract", "extract of ids": "auto, reading by id", "ids": "activities"}
 
 
 @dataclass(frozen=True, slots=True)
