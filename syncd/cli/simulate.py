@@ -19,7 +19,7 @@ instances:
     pulls:
       people: {{source: auto, select: {{updated_since: {since:%Y-%m-%dT%H:%M:%SZ}}}, \
 fields: [firstName, lastName, company, leadScore], every: 1m}}
-      guests: {{source: auto, select: {{static_list: Events.Guests}}, fields: [title], every: 1m}}
+      guests: {{source: auto, select: {{static_list: Events.Guests}}, fields: [title], every: 10m}}
     pushes:
       contacts: {{lookup_field: email, flush_after: 30s}}
 """

@@ -4,7 +4,7 @@ import json
 import re
 import signal
 import socket
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
@@ -143,8 +143,11 @@ async def test_simulate_prints_a_configuration_that_loads(start: Start, tmp_path
     assert "violations       none" in report
 
     (of_readme,) = re.findall(r"^```yaml\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    shown = [line for line in snippet.splitlines() if line and not line.startswith("#")]
-    assert [re.sub(r"(127\.0\.0\.1):\d+", r"\1:8899", line) for line in shown] == of_readme.splitlines()
+    shown = "\n".join(line for line in snippet.splitlines() if line and not line.startswith("#"))
+    since = re.compile(r"(?<=updated_since: )\S+(?=T00:00:00Z)")
+    (began,) = since.findall(shown)
+    assert timedelta(days=7) <= datetime.now(UTC) - datetime.fromisoformat(f"{began}T00:00:00+00:00") < timedelta(days=8)
+    assert since.sub("A-WEEK-AGO", re.sub(r"(127\.0\.0\.1):\d+", r"\1:8899", shown)) == since.sub("A-WEEK-AGO", of_readme.rstrip("\n"))
 
 
 async def test_all_that_simulate_prints_is_there(syncd: Run, start: Start, tmp_path: Path, database: str) -> None:
