@@ -273,7 +273,8 @@ class Daemon:
                 return False
 
         async def snapshot() -> Mapping[str, Any]:
-            return status.as_json(await status.read(pool, self._clock.now()))
+            limits = {instance.name: instance.limits for instance in self._settings.instances}
+            return status.as_json(await status.read(pool, self._clock.now(), limits))
 
         async with http.serve(settings, self.metrics, alive, ready, snapshot):
             yield
