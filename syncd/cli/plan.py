@@ -17,10 +17,10 @@ from syncd.core.price import CALLS_OF_EXPORT, CALLS_OF_LOOK, Price, by_extract, 
 from syncd.core.route import Offers, route
 from syncd.core.settings import Database, Instance, Keys, Pull, UpdatedSince
 from syncd.core.windows import plan
-from syncd.store import backfills, exports, fields, schema
+from syncd.store import backfills, fields, routes, schema
 from syncd.store.pool import create_pool
 
-SOURCES = {"soap": "soap", "extract": "bulk_extract", "extract of ids": "auto, reading by id"}
+SOURCES = {"soap": "soap", "extract": "bulk_extract", "extract of ids": "auto, reading by id", "ids": "activities"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ async def known(database: Database, instance: Instance, pull: Pull) -> Known:
             async with pool.acquire() as connection:
                 await schema.require_head(connection)
                 described = await fields.read(connection, instance.name)
-            learned = await exports.bytes_per_lead(pool, instance.name, pull.name)
+            learned = await routes.bytes_per_lead(pool, instance.name, pull.name)
             return Known(await backfills.known_leads(pool, instance.name, pull.name), described, learned)
         finally:
             pool.terminate()

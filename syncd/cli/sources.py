@@ -16,7 +16,7 @@ def plan(
     instance: One = None,
     leads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Reckon with so many leads.")] = None,
     fields: Annotated[
-        int | None, typer.Option(min=1, max=5_000, metavar="N", help="Reckon with so many fields, of the usual types.")
+        int | None, typer.Option(min=1, max=5_000, metavar="N", help="Reckon with so many fields of the usual types.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:

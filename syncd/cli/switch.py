@@ -50,12 +50,11 @@ async def switch(database: Database, instance: Instance, pull: Pull, to: Source,
             raise Refused(f"syncd switch-source: no daemon has begun the pull {pull.name} yet; just write source: {to} into the YAML")
         known = await _described(instance, pool, connection, clock)
         names = renamed_by(known)
-        leads = await switching.rename_fields(connection, instance.name, names)
-        now = clock.now()
-        async with connection.transaction():
+        async with connection.transaction():  # first, as views of others may forbid it
             await fields.lock(connection, instance.name)
             await _carry_columns(connection, instance.name, names)
-            await switching.register(connection, instance.name, pull.name, to, pull.since, now)
+            await switching.register(connection, instance.name, pull.name, to, pull.since, clock.now())
+        leads = await switching.rename_fields(connection, instance.name, names)
         state = await cursors.state(pool, instance.name, pull.name)
     vocabulary = Vocabulary.of([field.as_described() for field in known if not field.vanished])
     without = [name for name in pull.fields if vocabulary.spoken_by(to).on_the_wire(name) is None]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from syncd.core.cost import SPAN, USUAL_CALL
+from syncd.core.cost import SPAN, USUAL_CALL, Cost
 from syncd.core.settings import Limits
 
-Way = Literal["soap", "extract", "extract of ids"]
+Way = Literal["soap", "extract", "extract of ids", "ids"]
 
 IDS_PER_CALL = 300  # protocol 3.2
 SOAP_PAGE = 300  # protocol 1.3, Adobe's advice
@@ -46,6 +46,11 @@ class Price:
     def days(self) -> float:
         """Of 24 hours."""
         return self.time / DAY
+
+    def as_cost(self, limits: Limits) -> Cost:
+        """The same, beside what a day has."""
+        bytes_share = self.bytes / limits.export_daily_bytes
+        return Cost(self.leads, self.calls, self.time, self.calls / limits.daily_calls, self.bytes, bytes_share)
 
 
 def bytes_per_lead(kinds: Iterable[str]) -> int:
@@ -84,6 +89,12 @@ def _paced(calls: int, limits: Limits) -> timedelta:
 def _resets(amount: int, daily: int) -> timedelta:
     """How long one waits for resets when a day has `daily` of what `amount` is needed."""
     return DAY * max(0, -(-amount // daily) - 1)
+
+
+def by_id(leads: int, limits: Limits) -> Price:
+    """One by one, when their ids are known."""
+    calls = -(-leads // IDS_PER_CALL)
+    return Price("ids", leads, 0, calls, _paced(calls, limits) + _resets(calls, limits.daily_calls))
 
 
 def looks_of(every: timedelta, calls_a_look: int) -> int:

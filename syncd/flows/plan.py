@@ -19,7 +19,7 @@ from syncd.core.route import Route
 from syncd.core.settings import Instance, Keys, Pull, SmartList, StaticList, UpdatedSince
 from syncd.core.windows import WIDEST, increment, plan, stepped_back
 from syncd.flows.loop import Idle, Outcome, Worked
-from syncd.store import backfills, cursors, fields, leads
+from syncd.store import backfills, cursors, fields, leads, switching
 from syncd.store.cursors import PullState
 from syncd.store.leases import Connection, Lease
 
@@ -78,6 +78,8 @@ async def register(connection: Connection, instance: Instance, now: datetime) ->
         other = before is not None and not is_same(before, selector, names)
         if await cursors.register(connection, instance.name, pull.name, selector, pull.since, now, other):
             log.info("pull_asks_anew", instance=instance.name, pull=pull.name, reason="it asks for something else than before")
+        if await switching.register(connection, instance.name, pull.name, pull.source, pull.since, now):
+            log.info("source_switched", instance=instance.name, pull=pull.name, source=pull.source)
 
 
 async def running(lease: Lease, instance: str, pull: str, now: datetime) -> PullState | None:

@@ -139,8 +139,10 @@ UPDATE syncd.pull_window
  WHERE id = $1 AND state = 'open' RETURNING instance, pull, starts_at, planned_at, backfill_id
 """
 FINISH_IF_READ = """
-UPDATE syncd.pull_window SET state = 'done', finished_at = $2
- WHERE id = $1 AND state = 'open' AND NOT EXISTS (SELECT FROM syncd.lead_due WHERE window_id = $1)
+UPDATE syncd.pull_window w SET state = 'done', finished_at = $2
+ WHERE w.id = $1 AND w.state = 'open' AND w.ids_only
+   AND EXISTS (SELECT FROM syncd.export e WHERE e.window_id = w.id AND e.state = 'loaded')
+   AND NOT EXISTS (SELECT FROM syncd.lead_due d WHERE d.window_id = w.id)
 RETURNING instance, pull, starts_at, planned_at, backfill_id
 """
 # A list or keys have been walked when the last window of the walk is done; a backfill likewise. Of two streams that finish the last
@@ -273,6 +275,14 @@ async def followed(connection: Connection, instance: str, pull: str, until: date
 async def begin_again(connection: Connection, instance: str, pull: str, since: datetime) -> None:
     """Let the pull stand at `since`, as if nothing had ever been planned."""
     await connection.execute(BEGIN_AGAIN, instance, pull, since)
+
+
+async def abandon(connection: Connection, instance: str, pull: str, since: datetime, now: datetime) -> None:
+    """Let everything be planned anew from `since`: nothing of what was planned can be asked for so."""
+    await connection.execute(UNBLOCK_WINDOWS, instance, pull)
+    await connection.execute(ABANDON, instance, pull, now)
+    await connection.execute(ABANDON_BACKFILLS, instance, pull, now)
+    await begin_again(connection, instance, pull, since)
 
 
 async def rewind(connection: Connection, instance: str, pull: str, until: datetime, planned_at: datetime) -> bool:

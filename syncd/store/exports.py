@@ -105,6 +105,10 @@ TO_LOADED = "UPDATE syncd.export SET state = 'loaded', ended_at = $2, message = 
 TO_EXPIRED = "UPDATE syncd.export SET state = 'expired', ended_at = $2, message = $3 WHERE id = $1 AND state = 'completed' RETURNING id"
 SPOILT = "UPDATE syncd.export SET attempts = attempts + 1, message = $2 WHERE id = $1 AND state = 'completed' RETURNING attempts"
 IN_VAIN = "UPDATE syncd.export SET message = $2, request_id = $3, looked_at = CASE WHEN $4 THEN $5 ELSE looked_at END WHERE id = $1"
+OLDEST_ASKED = """
+SELECT min(asked_at) FROM syncd.export
+ WHERE instance = $1 AND state IN ('creating', 'unconfirmed', 'created', 'queued', 'processing', 'completed')
+"""
 KNOWN = "SELECT export_id FROM syncd.export WHERE instance = $1 AND export_id = ANY ($2::text[])"
 TRIES = """
 SELECT count(*) AS in_vain, max(ended_at) AS last_at FROM syncd.export
@@ -269,6 +273,11 @@ async def spoilt(connection: Connection, export: int, message: str) -> int | Non
 async def in_vain(connection: Connection, export: int, fault: Fault, now: datetime, looked_at: bool = False) -> None:
     """A call for the export met a fault; `looked_at` says that it was a look at its status."""
     await connection.execute(IN_VAIN, export, str(fault), fault.request_id, looked_at, now)
+
+
+async def oldest_asked(pool: Pool, instance: str) -> datetime | None:
+    """When the oldest export was asked for that is not loaded yet; None when there is none."""
+    return await pool.fetchval(OLDEST_ASKED, instance)  # type: ignore[no-any-return]
 
 
 async def known(pool: Pool, instance: str, export_ids: Sequence[str]) -> set[str]:

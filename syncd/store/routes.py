@@ -15,6 +15,12 @@ UPDATE syncd.pull SET by_creation = $3, ids_only = $4, follows = $5, route_reaso
 """
 # Everything begins anew by the same way; a walk that has begun goes on by its own windows.
 FORGET = "UPDATE syncd.pull SET routed_at = NULL WHERE instance = $1 AND pull = $2"
+WEIGHED = """
+SELECT sum(bytes)::float8 / nullif(sum(records), 0)
+  FROM (SELECT bytes, records FROM syncd.export
+         WHERE instance = $1 AND pull = $2 AND parts = 1 AND cardinality(fields) > 1 AND finished_at IS NOT NULL AND bytes IS NOT NULL
+         ORDER BY finished_at DESC LIMIT 30) e
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +50,8 @@ async def choose(connection: Connection, instance: str, pull: str, route: Route,
 async def forget(connection: Connection, instance: str, pull: str) -> None:
     """Let the way be chosen anew, for the instance does not offer it any more."""
     await connection.execute(FORGET, instance, pull)
+
+
+async def bytes_per_lead(pool: Pool, instance: str, pull: str) -> float | None:
+    """What a lead has weighed in the pull's latest extracts of all its fields; None as long as there were none."""
+    return await pool.fetchval(WEIGHED, instance, pull)  # type: ignore[no-any-return]

@@ -72,7 +72,8 @@ async def register(connection: Connection, instance: str, pull: str, source: Sou
         if has_windows:
             await connection.execute(ADOPT, instance, pull, "soap" if source == "soap" else "bulk_extract")
     if source == "soap" or before == "soap":
-        await connection.execute(FORGET_TOKENS, instance, f"pull {pull}")
+        for stream in (f"pull {pull}", f"pull {pull} scores"):
+            await connection.execute(FORGET_TOKENS, instance, stream)
     return True
 
 
@@ -106,11 +107,12 @@ async def rename_fields(connection: Connection, instance: str, names: Mapping[st
     In pages: done half, it goes on when it is done again.
     """
     old, new = list(names), list(names.values())
-    leads, last = 0, -1
+    leads: int = 0
+    last: int = -1
     while True:
         row = await connection.fetchrow(RENAME, instance, last, old, new, PAGE)
         assert row is not None
-        leads += row["leads"]
+        leads += int(row["leads"])
         if row["last"] is None:
             break
         last = row["last"]
