@@ -20,7 +20,7 @@ PLAN_EACH = "SET LOCAL plan_cache_mode = 'force_custom_plan'"
 SLICE_END = "SELECT syncd.staging_slice($1, $2, $3, $4)"
 IDS_OF = "SELECT syncd.staged_ids($1::jsonb, $2, $3)"
 
-SLICE = 20_000
+SLICE = 5_000
 """Rows of one statement: the memory for them stays the same however long the file is."""
 
 
