@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,11 +19,18 @@ from syncd.core.clock import Clock
 from syncd.core.settings import Database, Http, Instance, Settings
 from syncd.flows import loop
 from syncd.flows.answer import Answer
+from syncd.flows.census import CensusTaker
+from syncd.flows.changes import Changes
+from syncd.flows.deletions import Deletions
 from syncd.flows.dictionary import Dictionaries
+from syncd.flows.exporters import exporters_of
+from syncd.flows.exporting import Reach
+from syncd.flows.fetch import Fetcher
 from syncd.flows.loop import Flow
 from syncd.flows.plan import register
 from syncd.flows.pull import streams_of
 from syncd.flows.push import Packer, Submitter
+from syncd.flows.route import Router
 from syncd.flows.settle import Settler
 from syncd.flows.sweep import Sweep
 from syncd.flows.usage import Usage
@@ -31,7 +39,7 @@ from syncd.marketo.wire import Wire, open_wire
 from syncd.ops import http, systemd
 from syncd.ops.http import PortTaken
 from syncd.ops.metrics import Metrics
-from syncd.store import imports, leases, pushes, schema, status
+from syncd.store import exports, imports, leases, pushes, schema, status
 from syncd.store.embedded import DirectoryInUse, EmbeddedPostgres
 from syncd.store.leases import Lease, LeaseLost
 from syncd.store.pool import create_pool
@@ -71,7 +79,7 @@ class Daemon:
             dsn = await self._open_database(stack)
             if dsn is None:
                 return
-            size = 4 + sum(3 + sum(pull.streams for pull in instance.pulls) for instance in self._settings.instances)
+            size = 4 + sum(8 + sum(pull.streams for pull in instance.pulls) for instance in self._settings.instances)
             name = leases.application_name(self._holder)
             pool = await create_pool(dsn, application_name=name, min_size=1, max_size=size)
             stack.push_async_callback(_close_pool, pool)
@@ -196,14 +204,7 @@ class Daemon:
 
     def _build(self, instance: Instance, lease: Lease, wire: Wire) -> Sequence[Flow]:
         name, limits, clock, metrics, jitter = instance.name, instance.limits, self._clock, self.metrics, self._jitter
-        flows: list[Flow] = [Sweep(instance, lease, clock), Answer(instance, wire, lease, clock)]
-        if wire.soap is not None:
-            rest = wire.rest
-            dictionaries = Dictionaries(instance, (lambda: describe(rest)) if rest else None, lease, clock, metrics)
-            if instance.pulls:
-                flows.append(dictionaries)
-            for pull in instance.pulls:
-                flows += streams_of(instance, pull, wire.soap, dictionaries.vocabulary, lease, clock, metrics, jitter)
+        flows: list[Flow] = [Sweep(instance, lease, clock), Answer(instance, wire, lease, clock), *self._inbound(instance, lease, wire)]
         if wire.rest is not None:
             flows.append(Usage(name, limits, wire.rest, wire.limiter, lease, clock, metrics))
         if wire.imports is not None:
@@ -214,6 +215,37 @@ class Daemon:
                     Submitter(name, instance.pushes, limits, wire.imports, lease, clock, metrics, jitter),
                 ]
         return flows
+
+    def _inbound(self, instance: Instance, lease: Lease, wire: Wire) -> Sequence[Flow]:
+        if not instance.pulls:
+            return []
+        clock, metrics, jitter, rest = self._clock, self.metrics, self._jitter, wire.rest
+        dictionaries = Dictionaries(instance, (lambda: describe(rest)) if rest else None, lease, clock, metrics)
+        flows: list[Flow] = [dictionaries]
+        for pull in instance.pulls:
+            if pull.source == "soap" and wire.soap is not None:
+                flows += streams_of(instance, pull, wire.soap, dictionaries.vocabulary, lease, clock, metrics, jitter)
+        return [*flows, *self._through_rest(instance, lease, wire, dictionaries)]
+
+    def _through_rest(self, instance: Instance, lease: Lease, wire: Wire, dictionaries: Dictionaries) -> Sequence[Flow]:
+        """What REST tells: of pulls through it all, of others what has gone and what is to be read by its id."""
+        if wire.exports is None or wire.activities is None or wire.leads is None:
+            return []
+        clock, metrics, jitter, vocabulary = self._clock, self.metrics, self._jitter, dictionaries.vocabulary
+        oldest_export = partial(exports.oldest_asked, lease.pool, instance.name)
+        flows: list[Flow] = [Deletions(instance, wire.activities, lease, clock, metrics, jitter, wire.now, oldest_export)]
+        flows += [Fetcher(instance, pull, wire.leads, vocabulary, lease, clock, metrics, jitter) for pull in instance.pulls]
+        router = Router(instance, wire, vocabulary, lease, clock, metrics, jitter)
+        through_rest = [pull for pull in instance.pulls if pull.source != "soap"]
+        for pull in through_rest:
+            if pull.since is not None:
+                flows.append(Changes(instance, pull, wire.activities, vocabulary, lease, clock, metrics, jitter, wire.now))
+        may_fill = {pull.name: partial(router.may_fill, pull.name) for pull in through_rest}
+        reach = Reach(wire.exports, lease, clock, metrics, jitter)
+        taker = CensusTaker(instance, wire.leads, lease, clock, metrics, jitter, wire.now) if instance.census is not None else None
+        flows += [taker] if taker is not None else []
+        on_census = taker.found if taker is not None else None
+        return [*flows, router, *exporters_of(instance, reach, vocabulary, wire.now, may_fill, router.no_updated_at, on_census)]
 
     async def _register(self, instance: Instance, lease: Lease) -> None:
         """Write down what the configuration asks for, and what a daemon before us left half done."""
@@ -245,7 +277,8 @@ class Daemon:
                 return False
 
         async def snapshot() -> Mapping[str, Any]:
-            return status.as_json(await status.read(pool, self._clock.now()))
+            limits = {instance.name: instance.limits for instance in self._settings.instances}
+            return status.as_json(await status.read(pool, self._clock.now(), limits))
 
         async with http.serve(settings, self.metrics, alive, ready, snapshot):
             yield

@@ -1,11 +1,13 @@
 -- Which way the leads of a pull come: through windows of extracts or of pages, through the activity log, or one by one by their ids.
 
 ALTER TABLE syncd.pull
+    ADD source       text,
     ADD by_creation  boolean NOT NULL DEFAULT false,
     ADD ids_only     boolean NOT NULL DEFAULT false,
     ADD follows      text    NOT NULL DEFAULT 'windows' CHECK (follows IN ('windows', 'activities')),
     ADD route_reason text,
     ADD routed_at    timestamptz;
+COMMENT ON COLUMN syncd.pull.source       IS 'Where its leads came from when it was last registered; another one goes on where this one was';
 COMMENT ON COLUMN syncd.pull.by_creation  IS 'Its extracts select by createdAt, for Marketo refuses updatedAt (1035); activities tell what changed';
 COMMENT ON COLUMN syncd.pull.ids_only     IS 'Its extracts bring ids only; the leads are then read by their ids';
 COMMENT ON COLUMN syncd.pull.follows      IS 'How it hears of news once filled: by windows of update time, or by the activity log';

@@ -18,11 +18,13 @@ from syncd.cli.failures import FAILED, USAGE, Refused
 from syncd.cli.opening import open_database, running_dsn
 from syncd.cli.render import ALIVE, moment, printable, span
 from syncd.config import values
+from syncd.core import drift
 from syncd.core.cost import Cost, cost
+from syncd.core.price import by_extract, by_id, by_ids, bytes_per_lead
 from syncd.core.settings import Database, Instance, Keys, Limits, Pull, SmartList, StaticList
 from syncd.core.windows import plan
 from syncd.flows.plan import KEYS_PER_CALL
-from syncd.store import backfills, cursors, leases, schema, status
+from syncd.store import backfills, cursors, fields, leases, routes, schema, status
 from syncd.store.backfills import Progress
 from syncd.store.leases import Pool
 from syncd.store.pool import create_pool
@@ -65,11 +67,30 @@ async def propose(database: Database, instance: Instance, pull: Pull, since: dat
         until = (await cursors.state(pool, instance.name, pull.name)).planned_until
         windows = _windows(pull, since, until)
         known = await backfills.known_leads(pool, instance.name, pull.name)
-        price = cost(known, windows, pull.batch_size, pull.streams, instance.limits)
+        price = await _price(pool, instance, pull, known, windows)
         asked = since or pull.since
         there = await status.unfinished_backfills(pool, instance.name, pull.name)
         covering = (each.id for each in there if each.since is None or (asked is not None and each.since <= asked))
         return Proposal(price, windows, next(covering, None))
+
+
+async def _price(pool: Pool, instance: Instance, pull: Pull, known: int, windows: int) -> Cost:
+    """By the way that the pull goes."""
+    limits = instance.limits
+    if pull.source == "soap":
+        return cost(known, windows, pull.batch_size, pull.streams, limits)
+    chosen = (await routes.read(pool, instance.name, pull.name)).route
+    if pull.source == "activities":
+        return by_id(known, limits).as_cost(limits)
+    if chosen is not None and chosen.ids_only:
+        return by_ids(known, windows, limits).as_cost(limits)
+    each = await routes.bytes_per_lead(pool, instance.name, pull.name)
+    if each is None:
+        async with pool.acquire() as connection:
+            described = await fields.read(connection, instance.name)
+        kinds = [field.data_type or "string" for field in described if drift.asking(field, (pull,))]
+        each = bytes_per_lead(kinds or ["string"] * len(pull.fields))
+    return by_extract(known, windows, round(each), limits).as_cost(limits)
 
 
 def _windows(pull: Pull, since: datetime | None, until: datetime | None) -> int:
@@ -100,9 +121,11 @@ def costs(pull: Pull, proposal: Proposal, limits: Limits) -> str:
     time_needed = f"about {minutes:,} min" if price.days == 1 else f"about {price.days:,} days, by the day's quota"
     dropped = ", and those that its `where` keeps out" if pull.where else ""
     share = f"{100 * price.share_of_day:.1f} % of the day's {limits.daily_calls:,}"
+    daily = f"{100 * price.share_of_bytes:.1f} % of the day's {limits.export_daily_bytes / 1e6:,.0f}"
+    extracts = f", {price.bytes / 1e6:,.1f} MB of extracts ({daily})" if price.bytes else ""
     return (
         f"{pull.name}: {price.leads:,} leads at most{dropped}, in {_many(proposal.windows, 'window')}: "
-        f"about {_many(price.calls, 'call')} ({share}), {time_needed}"
+        f"about {_many(price.calls, 'call')} ({share}){extracts}, {time_needed}"
     )
 
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from syncd.config import secrets, values
 from syncd.config.values import NotAllowed
-from syncd.core.settings import Format, KeyType, Secret
+from syncd.core.settings import Format, KeyType, Secret, Source
 
 # Which default an absent key has is said once, in core/settings.py: only the keys that were given are handed on.
 ABSENT: Any = Field(default=None)
@@ -55,12 +55,6 @@ def _duration(low: timedelta, high: timedelta = _YEAR, why: str = "", *, or_null
 
 def _size(low: int, high: int, why: str = "") -> BeforeValidator:
     return _from_text(lambda text: values.size_between(text, low, high, why), "a size such as 9900000 or 9.9MB")
-
-
-def _source(text: str) -> str:
-    if text != "soap":
-        raise NotAllowed("soap is the only source supported yet")
-    return text
 
 
 def _distinct(fields: tuple[str, ...]) -> tuple[str, ...]:
@@ -165,6 +159,9 @@ class Limits(Section):
     urgent_reserve: Annotated[int, _from_text(values.urgent_reserve, "a whole number")] = ABSENT
     import_slots: Annotated[int, _whole(1, 10, ": Marketo has 10 for all integrations together")] = ABSENT
     import_running: Annotated[int, _whole(1, 2, ": Marketo runs 2 imports at a time")] = ABSENT
+    export_slots: Annotated[int, _whole(1, 10, ": Marketo has 10 for all integrations together")] = ABSENT
+    export_running: Annotated[int, _whole(1, 2, ": Marketo runs 2 exports at a time")] = ABSENT
+    export_daily_bytes: Annotated[int, _size(1_000_000, 1_000_000_000_000)] = ABSENT
 
 
 class Keys(Section):
@@ -179,11 +176,13 @@ class Select(Section):
     updated_since: Annotated[datetime | None, _from_text(values.since, "a time such as 2016-01-01T00:00:00Z", or_null=True)] = ABSENT
     static_list: Annotated[str | None, _from_text(values.list_name, "a list's name", or_null=True)] = ABSENT
     static_list_id: Annotated[int | None, _from_text(lambda text: values.whole(text, 1, None), "a list's id", or_null=True)] = ABSENT
+    smart_list: Annotated[str | None, _from_text(values.text, "a list's name", or_null=True)] = ABSENT
+    smart_list_id: Annotated[int | None, _from_text(lambda text: values.whole(text, 1, None), "a list's id", or_null=True)] = ABSENT
     keys: Keys | None = None
 
 
 class Pull(Section):
-    source: Annotated[Literal["soap"], _from_text(_source, "soap")]
+    source: Source
     select: Select
     fields: Annotated[tuple[str, ...] | dict[str, str], BeforeValidator(_fields)] = ABSENT
     where: dict[Text, Annotated[tuple[Wanted, ...], BeforeValidator(_wanted), AfterValidator(_once)]] | None = None
@@ -219,6 +218,7 @@ class Instance(Section):
     network: Network = Field(default_factory=Network)
     limits: Limits = Field(default_factory=Limits)
     history: Annotated[timedelta | None, _duration(timedelta(days=1), 10 * _YEAR, or_null=True)] = ABSENT
+    census: Annotated[timedelta | None, _duration(timedelta(days=1), or_null=True)] = ABSENT
     pulls: dict[Name, Pull] = Field(default_factory=dict)
     pushes: dict[Name, Push] = Field(default_factory=dict)
 

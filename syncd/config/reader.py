@@ -20,7 +20,7 @@ from syncd.core.settings import Settings
 
 M = TypeVar("M", bound=model.Section)
 
-_ALWAYS_SENT = ("Id", "Email")  # with every lead, beside its attributes (protocol 1.4)
+_ALWAYS_SENT = ("Id", "Email", "id", "email")  # with every lead, beside its attributes (protocol 1.4)
 _SECRET_KEYS = frozenset({"dsn", "client_id", "client_secret", "user_id", "encryption_key", "proxy"})
 
 
@@ -195,7 +195,7 @@ def _instance(name: str, instance: model.Instance) -> settings.Instance:
         soap=settings.Soap(**soap.given()) if soap else None,
         network=settings.Network(**instance.network.given()),
         limits=settings.Limits(**instance.limits.given()),
-        **({"history": instance.history} if "history" in instance.given() else {}),
+        **{key: value for key, value in instance.given().items() if key in ("history", "census")},
         pulls=tuple(_pull(key, pull) for key, pull in instance.pulls.items()),
         pushes=tuple(_push(key, push) for key, push in instance.pushes.items()),
     )
@@ -216,9 +216,12 @@ def _select(select: model.Select) -> settings.Select:
         return settings.UpdatedSince(select.updated_since)
     if select.keys is not None:
         return settings.Keys(select.keys.type, select.keys.values or (), select.keys.file)
-    listed = select.static_list if select.static_list is not None else select.static_list_id
-    assert listed is not None, "a select of no kind has been reported"
-    return settings.StaticList(listed)
+    static = select.static_list if select.static_list is not None else select.static_list_id
+    if static is not None:
+        return settings.StaticList(static)
+    smart = select.smart_list if select.smart_list is not None else select.smart_list_id
+    assert smart is not None, "a select of no kind has been reported"
+    return settings.SmartList(smart)
 
 
 def _push(name: str, push: model.Push) -> settings.Push:

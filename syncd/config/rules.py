@@ -12,7 +12,15 @@ from syncd.core import settings
 
 T = TypeVar("T")
 
-SELECTS = ("updated_since", "static_list", "static_list_id", "keys")
+SELECTS = ("updated_since", "static_list", "static_list_id", "smart_list", "smart_list_id", "keys")
+LISTS = SELECTS[1:5]
+SELECTED_BY = {
+    "soap": ("updated_since", "static_list", "static_list_id", "keys"),
+    "bulk_extract": ("updated_since", *LISTS),
+    "activities": ("updated_since",),
+    "auto": ("updated_since", *LISTS),
+}
+"""What each source can select by (protocol 1.3, 3.1, 3.2)."""
 
 DEFAULT_STREAMS = next(int(str(field.default)) for field in fields(settings.Pull) if field.name == "streams")
 
@@ -41,9 +49,7 @@ def _instance(name: str, instance: MapNode, report: Report) -> None:
     if not rest and not soap:
         report.add(instance.line, instance.path, "needs at least one of rest and soap")
     for pull in _entries(instance, "pulls"):
-        source = pull.given("source")
-        if isinstance(source, ScalarNode) and source.value == "soap" and not soap:
-            report.add(source.line, source.path, f"soap needs instances.{name}.soap, which is missing")
+        _source(name, pull, rest, soap, report)
         _streams(name, instance, pull, report)
         _one_select(pull, report)
     _one_column_per_field(instance, report)
@@ -54,6 +60,21 @@ def _instance(name: str, instance: MapNode, report: Report) -> None:
         poll = push.given("poll")
         if isinstance(poll, MapNode):
             _poll(poll, report)
+
+
+def _source(name: str, pull: MapNode, rest: Node | None, soap: Node | None, report: Report) -> None:
+    source, select = pull.given("source"), pull.given("select")
+    if not isinstance(source, ScalarNode) or source.value not in SELECTED_BY:
+        return
+    needed = "soap" if source.value == "soap" else "rest"
+    if not (soap if needed == "soap" else rest):
+        report.add(source.line, source.path, f"{source.value} needs instances.{name}.{needed}, which is missing")
+    if not isinstance(select, MapNode):
+        return
+    for key, node in select.items.items():
+        if key in SELECTS and select.given(key) is not None and key not in SELECTED_BY[source.value]:
+            able = [each for each, keys in SELECTED_BY.items() if key in keys]
+            report.add(node.line, node.path, f"is not known to {source.value}: use source: {' or '.join(able)}")
 
 
 def _entries(instance: MapNode, key: str) -> Iterator[MapNode]:

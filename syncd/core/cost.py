@@ -20,11 +20,15 @@ class Cost:
     time: timedelta
     share_of_day: float
     """Of `limits.daily_calls`; above 1 it takes several days."""
+    bytes: int = 0
+    """Of extracts."""
+    share_of_bytes: float = 0.0
+    """Of `limits.export_daily_bytes`."""
 
     @property
     def days(self) -> int:
         """On how many quota days it makes calls, at least."""
-        return max(1, math.ceil(self.share_of_day))
+        return max(1, math.ceil(self.share_of_day), math.ceil(self.share_of_bytes))
 
 
 def cost(leads: int, windows: int, page: int, streams: int, limits: Limits, call: timedelta = USUAL_CALL) -> Cost:

@@ -22,6 +22,11 @@ LONGEST_EMAIL = 600
 
 _FRACTION = r"(\.[0-9]{1,1000})?([eE][+-]?[0-9]{1,3})?"
 _LEADING_ZEROS = re.compile(r"^([+-]?)0+(?=[0-9])")
+_HOURS = "([01][0-9]|2[0-3])"
+_SIXTY = "[0-5][0-9]"
+_MOMENT = re.compile(
+    rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[T ]{_HOURS}:{_SIXTY}:{_SIXTY}(\.[0-9]{{1,9}})?(Z|[+-]{_HOURS}(:?{_SIXTY}|:{_SIXTY}:{_SIXTY}))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +152,15 @@ def _date(text: str) -> Value | None:
 
 
 def _datetime(text: str) -> Value | None:
-    """A moment in UTC, to the second, so that every source gives the same text for the same moment."""
+    """A moment in UTC, to the second, so that every source gives the same text for the same moment.
+
+    What Python's releases read beyond W3C's form differs, and extracts are read by Postgres: it is a misfit.
+    """
+    text = text.strip()
+    if not _MOMENT.fullmatch(text):
+        return None
     try:
-        moment = datetime.fromisoformat(text.strip())
-        if moment.tzinfo is None:
-            return None
+        moment = datetime.fromisoformat(text)
         return f"{moment.astimezone(UTC).isoformat(timespec='seconds').removesuffix('+00:00')}Z"
     except (ValueError, OverflowError):
         return None

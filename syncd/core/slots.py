@@ -1,22 +1,20 @@
-"""What is in flight, limits, durations → how many imports to submit now (architecture.md, Slots)."""
+"""What is in flight, limits, durations → how many imports, or exports, to submit now (architecture.md, Slots)."""
 
 import math
 from datetime import datetime, timedelta
 
-from syncd.core.settings import Limits
 
-
-def wanted_in_flight(limits: Limits, look_gap: timedelta, quick_run: timedelta | None) -> int:
+def wanted_in_flight(slots: int, running: int, look_gap: timedelta, quick_run: timedelta | None) -> int:
     """How many jobs of ours should be in Marketo's queue: no more than keeps its workers busy until the next look.
 
-    `look_gap` is the longest time until a finished job is noticed, `quick_run` how long a short job of ours runs (None while
-    none has been seen). Strangers need the rest of the 10 slots.
+    `slots` is how many may be ours, `running` how many of those Marketo works on at a time. `look_gap` is the longest time until a
+    finished job is noticed, `quick_run` how long a short job of ours runs (None while none has been seen). Strangers need the rest
+    of the 10 slots.
     """
-    running = limits.import_running
     if running == 1:
         return 1
     waiting = running if quick_run is None else max(running, math.ceil(running * look_gap / max(quick_run, timedelta(seconds=1))))
-    return min(limits.import_slots, running + waiting)
+    return min(slots, running + waiting)
 
 
 def is_absent(

@@ -36,7 +36,7 @@ IMPORT_JOB = _edges(
     failed="settled lost",
 )
 EXPORT = _edges(
-    creating="created unconfirmed",
+    creating="created unconfirmed absent",
     unconfirmed="created absent",
     created="queued processing completed failed cancelled",
     queued="processing completed failed cancelled",

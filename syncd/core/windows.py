@@ -45,12 +45,12 @@ def floor_second(moment: datetime) -> datetime:
     return moment.replace(microsecond=0)
 
 
-def plan(starts_at: datetime, ends_at: datetime, widest: timedelta) -> Iterator[Window]:
-    """Consecutive windows that cover `starts_at` to `ends_at`, each at most `widest` (and never over 30 days).
+def plan(starts_at: datetime, ends_at: datetime, widest: timedelta, most: timedelta = WIDEST) -> Iterator[Window]:
+    """Consecutive windows that cover `starts_at` to `ends_at`, each at most `widest` (and never over `most`: 30 days for SOAP).
 
     Each begins where the one before it ends. An empty span, or one that runs backwards because a clock stepped, has none.
     """
-    step = max(SECOND, min(timedelta(seconds=widest // SECOND), WIDEST))
+    step = max(SECOND, min(timedelta(seconds=widest // SECOND), most))
     at, end = floor_second(starts_at), floor_second(ends_at)
     while at < end:
         upto = min(at + step, end)

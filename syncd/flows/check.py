@@ -1,19 +1,25 @@
-"""Tries every way to an instance that its configuration needs, by reads only, and says what to do about each that fails."""
+"""Tries every way to an instance that its configuration needs, and says what to do about each that fails.
+
+By reads only, but for an export that is created and cancelled, never queued, to learn which filters there are (offers.py).
+"""
 
 import asyncio
 import difflib
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
 from syncd.core.findings import Finding
-from syncd.core.settings import Instance, Keys, Pull, Push, StaticList
+from syncd.core.mirror import Dictionary, Vocabulary
+from syncd.core.route import NoWay, Offers
+from syncd.core.settings import Instance, Keys, Limits, Pull, Push, StaticList
 from syncd.core.values import Field
 from syncd.core.windows import floor_second
+from syncd.flows.offers import offers, way_of
 from syncd.marketo.describe import describe
 from syncd.marketo.imports import Imports
 from syncd.marketo.rest import RestApi
@@ -34,7 +40,7 @@ async def probe(instance: Instance, wire: Wire, clock: Clock) -> list[Finding]:
     """What can be found out from here, in the order in which it should be mended. Calls are charged like any others."""
     path = f"instances.{instance.name}"
     files = (_key_file(pull, pull.select.file, path) for pull in instance.pulls if isinstance(pull.select, Keys) and pull.select.file)
-    return await _together(_rest(instance, wire, path), _soap(instance, wire, clock, path), *files)
+    return await _together(_rest(instance, wire, clock, path), _soap(instance, wire, clock, path), *files)
 
 
 async def _together(*parts: Coroutine[Any, Any, list[Finding]]) -> list[Finding]:
@@ -49,13 +55,13 @@ async def _together(*parts: Coroutine[Any, Any, list[Finding]]) -> list[Finding]
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _rest(instance: Instance, wire: Wire, path: str) -> list[Finding]:
+async def _rest(instance: Instance, wire: Wire, clock: Clock, path: str) -> list[Finding]:
     if wire.token is None or wire.rest is None or wire.imports is None:
         return []
     identity = await _identity(wire.token, path)
     if not identity.ok:
         return [identity]
-    parts = _describe(instance, wire.rest, path), _import_status(instance, wire.imports, path), _usage(instance, wire.rest)
+    parts = _describe(instance, wire, clock, path), _import_status(instance, wire.imports, path), _usage(instance, wire.rest)
     return [identity, *await _together(*parts)]
 
 
@@ -71,10 +77,11 @@ async def _identity(token: Token, path: str) -> Finding:
     return Finding(what, True, "a token was given")
 
 
-async def _describe(instance: Instance, rest: RestApi, path: str) -> list[Finding]:
+async def _describe(instance: Instance, wire: Wire, clock: Clock, path: str) -> list[Finding]:
     what = "REST describe"
+    assert wire.rest is not None, "only REST describes"
     try:
-        fields = await describe(rest)
+        fields = await describe(wire.rest)
     except Fault as fault:
         remedy = _remedy(fault, f"{path}.rest.endpoint", path, "to read leads")
         return [Finding(what, False, f"{fault}; names of fields were not tried", remedy)]
@@ -82,7 +89,31 @@ async def _describe(instance: Instance, rest: RestApi, path: str) -> list[Findin
         Finding(what, True, f"{len(fields)} fields"),
         *(_lookup_field(push, fields, path) for push in instance.pushes),
         *(_pulled_fields(pull, fields, path) for pull in instance.pulls if pull.fields),
+        *await _ways(instance, wire, Dictionary.of_rest(fields), clock, path),
     ]
+
+
+async def _ways(instance: Instance, wire: Wire, dictionary: Dictionary, clock: Clock, path: str) -> list[Finding]:
+    """Which way each pull through REST will go; how many leads there are nobody knows here."""
+    pulls = [pull for pull in instance.pulls if pull.source != "soap"]
+    if not pulls:
+        return []
+    now = clock.now()
+    try:
+        offered = await offers(wire, now)
+    except Fault as fault:
+        remedy = _remedy(fault, f"{path}.rest.endpoint", path, "to read leads and to make bulk extracts of them")
+        return [Finding("REST bulk extract", False, str(fault), remedy)]
+    return [_way(pull, offered, dictionary, now, instance.limits) for pull in pulls]
+
+
+def _way(pull: Pull, offered: Offers, dictionary: Dictionary, now: datetime, limits: Limits) -> Finding:
+    what = f"pull {pull.name}: source"
+    try:
+        return Finding(what, True, f"{pull.source}: {way_of(pull, offered, dictionary, 0, now, limits).reason}")
+    except NoWay as none:
+        happened, _, remedy = str(none).partition(": ")
+        return Finding(what, False, happened, remedy)
 
 
 async def _import_status(instance: Instance, imports: Imports, path: str) -> list[Finding]:
@@ -189,14 +220,16 @@ def _lookup_field(push: Push, fields: Sequence[Field], path: str) -> Finding:
 
 
 def _pulled_fields(pull: Pull, fields: Sequence[Field], path: str) -> Finding:
+    """Either interface's name will do, for a field that the source knows."""
     what = f"pull {pull.name}: fields"
-    names = [field.soap.name for field in fields if field.soap]
-    soap_name = {field.rest.name: field.soap.name for field in fields if field.rest and field.soap}
-    unknown = [name for name in pull.fields if name not in names]
+    vocabulary = Vocabulary.of(fields)
+    own, other = (vocabulary.soap, vocabulary.rest) if pull.source == "soap" else (vocabulary.rest, vocabulary.soap)
+    unknown = [name for name in pull.fields if own.on_the_wire(name) is None]
     if not unknown:
         return Finding(what, True, f"{len(pull.fields)} field{'' if len(pull.fields) == 1 else 's'}, all there")
-    hints = [f"{name} → {soap_name[name]}" if name in soap_name else f"{name}: {_nearest(name, names)}" for name in unknown]
-    detail = f"Marketo has no field with the SOAP name {', '.join(unknown)}"
+    interfaces = ("SOAP", "REST") if pull.source == "soap" else ("REST", "SOAP")
+    hints = [f"{name}: only {interfaces[1]} has it" if name in other.names else f"{name}: {_nearest(name, own.names)}" for name in unknown]
+    detail = f"Marketo has no field with the {interfaces[0]} name {', '.join(unknown)}"
     return Finding(what, False, detail, f"correct {path}.pulls.{pull.name}.fields: {'; '.join(hints)}")
 
 

@@ -3,20 +3,23 @@
 import asyncio
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import orjson
 import structlog
 
-from syncd.core import drift
+from syncd.core import drift, extract
 from syncd.core.clock import Clock
-from syncd.core.cost import cost
+from syncd.core.cost import Cost, cost
+from syncd.core.extract import BEGINNING
 from syncd.core.faults import Fault, Nature
+from syncd.core.retry import SLOW_RETRY
+from syncd.core.route import Route
 from syncd.core.settings import Instance, Keys, Pull, SmartList, StaticList, UpdatedSince
-from syncd.core.windows import increment, plan, stepped_back
+from syncd.core.windows import WIDEST, increment, plan, stepped_back
 from syncd.flows.loop import Idle, Outcome, Worked
-from syncd.store import backfills, cursors, fields, leads
+from syncd.store import backfills, cursors, fields, leads, switching
 from syncd.store.cursors import PullState
 from syncd.store.leases import Connection, Lease
 
@@ -26,6 +29,8 @@ KEYS_PER_CALL = 100
 REFUSED_FOR = timedelta(days=1)
 LOOK_EVERY = timedelta(seconds=5)
 """How soon a pull that waits for its time sees a backfill, or windows that another of its streams has planned."""
+
+BY_PAGES = Route(False, False, "windows", "SOAP's pages select by update times")
 
 UNSENDABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
@@ -73,12 +78,43 @@ async def register(connection: Connection, instance: Instance, now: datetime) ->
         other = before is not None and not is_same(before, selector, names)
         if await cursors.register(connection, instance.name, pull.name, selector, pull.since, now, other):
             log.info("pull_asks_anew", instance=instance.name, pull=pull.name, reason="it asks for something else than before")
+        if await switching.register(connection, instance.name, pull.name, pull.source, pull.since, now):
+            log.info("source_switched", instance=instance.name, pull=pull.name, source=pull.source)
+
+
+async def running(lease: Lease, instance: str, pull: str, now: datetime) -> PullState | None:
+    """The state of a pull that runs, or is to be tried again after it was blocked; None of one that does not."""
+    state = await cursors.state(lease.pool, instance, pull)
+    if state.state == "blocked" and state.retry_at is not None and not now < state.retry_at <= now + SLOW_RETRY:
+        async with lease.transaction() as connection:
+            await cursors.unblock(connection, instance, pull)
+    elif state.state != "running":
+        return None
+    return state
+
+
+async def _at_once() -> bool:
+    return True
 
 
 class Planner:
     """Plans for one pull. Of its streams one at a time may ask."""
 
-    def __init__(self, instance: Instance, pull: Pull, lease: Lease, clock: Clock, marketo_now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        pull: Pull,
+        lease: Lease,
+        clock: Clock,
+        marketo_now: Callable[[], datetime],
+        may_fill: Callable[[], Awaitable[bool]] = _at_once,
+    ) -> None:
+        """`marketo_now` is how far Marketo's clock has come; `may_fill` tells whether what follows a fill by extracts is ready to miss
+        nothing of what happens meanwhile.
+        """
+        self._may_fill = may_fill
+        self._source = "soap" if pull.source == "soap" else "bulk_extract"
+        self._widest = WIDEST if pull.source == "soap" else extract.WIDEST
         self._instance = instance.name
         self._limits = instance.limits
         self._pull = pull
@@ -88,24 +124,30 @@ class Planner:
         self._refused: dict[str, datetime] = {}
         self._log = log.bind(instance=instance.name, pull=pull.name)
 
-    async def plan(self, state: PullState) -> Outcome:
+    async def plan(self, state: PullState, route: Route = BY_PAGES) -> Outcome:
         """Plan what is due; Idle until something may be. Raises Fault(CONFIGURATION) when a file of keys can't be read."""
         now = self._clock.now()
         select = self._pull.select
         if isinstance(select, UpdatedSince):
-            outcome = await self._increment(state, now)
-            if isinstance(outcome, Idle) and state.backfill is not None:
-                return await self._backfill(state, select.since, now)
+            outcome = await self._increment(state, route, now)
+            if (
+                isinstance(outcome, Idle)
+                and state.backfill is not None
+                and not (route.follows == "activities" and state.planned_at is None)
+            ):
+                return await self._backfill(state, BEGINNING if route.by_creation else select.since, route, now)
             return outcome
         # A walk of a time to come was planned by a clock that was ahead.
         due = state.planned_at is None or state.backfill is not None or not now - self._pull.every < state.planned_at <= now
         if state.unfinished or not due:
             return Idle(now + LOOK_EVERY)
-        return await self._walk(select, state.backfill, now)
+        return await self._walk(select, state.backfill, route, now)
 
-    async def _increment(self, state: PullState, now: datetime) -> Outcome:
+    async def _increment(self, state: PullState, route: Route, now: datetime) -> Outcome:
         pull = self._pull
         assert state.planned_until is not None, "a pull by update time knows where it begins"
+        if route.follows == "activities" and (state.planned_at is not None or not await self._may_fill()):
+            return Idle(now + LOOK_EVERY)
         at_marketo = self._marketo_now()
         if stepped_back(state.planned_until, at_marketo, pull.overlap, pull.margin) and state.planned_at is not None:
             async with self._lease.transaction() as connection:
@@ -118,27 +160,28 @@ class Planner:
             return Worked(0)
         due = now if state.planned_at is None else state.planned_at + pull.every
         overlap = pull.overlap if state.planned_at is not None else timedelta()
-        span = increment(state.planned_until, at_marketo, overlap, pull.margin) if due <= now else None
+        begin = BEGINNING if route.by_creation and state.planned_at is None else state.planned_until
+        span = increment(begin, at_marketo, overlap, pull.margin) if due <= now else None
         if span is None:
             return Idle(min(max(due, now + timedelta(seconds=1)), now + LOOK_EVERY))
-        windows = list(plan(*span, pull.window))
+        windows = list(plan(*span, pull.window, self._widest))
         async with self._lease.transaction() as connection:
-            await cursors.plan(connection, self._instance, pull.name, pull.source, windows, span[1], now)
+            await cursors.plan(connection, self._instance, pull.name, self._source, windows, span[1], now, route)
         if len(windows) > 1:
             self._log.info("windows_planned", windows=len(windows), since=span[0].isoformat(), until=span[1].isoformat())
         return Worked(0)
 
-    async def _backfill(self, state: PullState, earliest: datetime, now: datetime) -> Outcome:
+    async def _backfill(self, state: PullState, earliest: datetime, route: Route, now: datetime) -> Outcome:
         """What lies before the windows that are planned anyway."""
         assert state.backfill is not None
         assert state.planned_until is not None, "a pull by update time knows where it begins"
-        since = max(earliest, state.backfill_since or earliest)
-        windows = list(plan(since, state.planned_until, self._pull.window))
+        since = earliest if route.by_creation else max(earliest, state.backfill_since or earliest)
+        windows = list(plan(since, state.planned_until, self._pull.window, self._widest))
         known = await backfills.known_leads(self._lease.pool, self._instance, self._pull.name)
-        price = cost(known, len(windows), self._pull.batch_size, self._pull.streams, self._limits)
+        price = cost(known, len(windows), self._pull.batch_size, self._pull.streams, self._limits) if self._source == "soap" else None
         async with self._lease.transaction() as connection:
             if windows:
-                await cursors.plan_backfill(connection, self._instance, self._pull.name, self._pull.source, windows, state.backfill, now)
+                await cursors.plan_backfill(connection, self._instance, self._pull.name, self._source, windows, state.backfill, now, route)
             else:
                 await backfills.nothing_to_do(connection, state.backfill, now)
         self._log.info(
@@ -147,20 +190,18 @@ class Planner:
             since=since.isoformat(),
             windows=len(windows),
             leads_at_most=known,
-            calls=price.calls,
-            minutes=math.ceil(price.time.total_seconds() / 60),
-            percent_of_daily_calls=round(100 * price.share_of_day, 1),
+            **({} if price is None else _as_told(price)),
         )
         return Worked(0)
 
-    async def _walk(self, select: StaticList | SmartList | Keys, backfill: int | None, now: datetime) -> Outcome:
+    async def _walk(self, select: StaticList | SmartList | Keys, backfill: int | None, route: Route, now: datetime) -> Outcome:
         pull = self._pull
         groups = None if not isinstance(select, Keys) else in_groups(self._without_refused(await _keys_of(select), now))
         async with self._lease.transaction() as connection:
             if groups is None:
-                await cursors.plan_list(connection, self._instance, pull.name, pull.source, now, backfill)
+                await cursors.plan_list(connection, self._instance, pull.name, self._source, now, backfill, route.ids_only)
             else:
-                await cursors.plan_keys(connection, self._instance, pull.name, pull.source, groups, now, backfill)
+                await cursors.plan_keys(connection, self._instance, pull.name, self._source, groups, now, backfill)
         return Worked(0)
 
     def refuse(self, key: str) -> None:
@@ -170,6 +211,14 @@ class Planner:
     def _without_refused(self, keys: Sequence[str], now: datetime) -> Sequence[str]:
         self._refused = {key: at for key, at in self._refused.items() if now - REFUSED_FOR < at <= now}
         return [key for key in keys if key not in self._refused]
+
+
+def _as_told(price: Cost) -> dict[str, float]:
+    return {
+        "calls": price.calls,
+        "minutes": math.ceil(price.time.total_seconds() / 60),
+        "percent_of_daily_calls": round(100 * price.share_of_day, 1),
+    }
 
 
 def in_groups(keys: Sequence[str]) -> list[Sequence[str]]:

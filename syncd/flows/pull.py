@@ -12,13 +12,13 @@ import structlog
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
 from syncd.core.mirror import Vocabulary
-from syncd.core.retry import SLOW_RETRY, Block, backoff, decide
+from syncd.core.retry import Block, backoff, decide
 from syncd.core.settings import Instance, Pull, StaticList
 from syncd.core.windows import WORTH_SPLITTING, Window, halves, parts
 from syncd.flows.asking import asker_of
 from syncd.flows.loop import SECOND, Idle, Outcome, Worked
 from syncd.flows.pages import Pages
-from syncd.flows.plan import Planner
+from syncd.flows.plan import Planner, running
 from syncd.flows.reading import MirroredPage, Reader
 from syncd.marketo.soap import SoapApi
 from syncd.ops.metrics import Metrics
@@ -120,12 +120,9 @@ class PullStream:
     async def _begin(self) -> _Walk | Outcome:
         """Take a window to walk; where there is none, what to do instead."""
         async with self._shared.planning:
-            state = await cursors.state(self._lease.pool, self.instance, self._pull.name)
             now = self._clock.now()
-            if state.state == "blocked" and state.retry_at is not None and not now < state.retry_at <= now + SLOW_RETRY:
-                async with self._lease.transaction() as connection:
-                    await cursors.unblock(connection, self.instance, self._pull.name)
-            elif state.state != "running":
+            state = await running(self._lease, self.instance, self._pull.name, now)
+            if state is None:
                 return Idle(now + SECOND)
             window = await cursors.next_window(self._lease.pool, self.instance, self._pull.name, list(self._shared.taken))
             if window is None or window.backfill:

@@ -155,7 +155,8 @@ class Submitter:
         in_flight = sum(job.state in IN_QUEUE for job in jobs)
         runs = await imports.recent_runs(self._lease.pool, self.instance)
         look_gap = max((gap(push.poll, median(runs)) for push in self._pushes.values()), default=timedelta())
-        return wanted_in_flight(self._limits, look_gap, min(runs, default=None)) - in_flight
+        limits = self._limits
+        return wanted_in_flight(limits.import_slots, limits.import_running, look_gap, min(runs, default=None)) - in_flight
 
     async def _submit(self, chunk: Chunk) -> Outcome:
         body = await chunks.render(self._lease.pool, chunk.id)

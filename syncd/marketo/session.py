@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Literal, Self, TypeVar
@@ -17,6 +18,7 @@ from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
 from syncd.core.observe import Observe, Service
 from syncd.core.settings import Network
+from syncd.core.windows import reached
 from syncd.marketo.limiter import Limiter
 
 T = TypeVar("T")
@@ -134,6 +136,10 @@ class Session:
         for client in (self._reading, self._acting):
             if client is not None:
                 await client.close()
+
+    def marketo_now(self) -> datetime:
+        """The time, by Marketo's clock where that is known to be behind ours."""
+        return reached(self._clock.now(), self.clock_skew)
 
     def _client(self, *, keep: bool) -> aiohttp.ClientSession:
         ca_file = self._network.ca_file

@@ -9,7 +9,6 @@ from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
 from syncd.core.settings import Soap
 from syncd.core.values import LeadPage, LeadRecord
-from syncd.core.windows import reached
 from syncd.marketo.errors import http_fault
 from syncd.marketo.session import Call, Message, Reply, Session
 from syncd.marketo.soap_reply import OnPosition, ReplyParser
@@ -30,7 +29,7 @@ class SoapApi:
 
     def now(self) -> datetime:
         """The time, by Marketo's clock where that is known to be behind ours."""
-        return reached(self._clock.now(), self._session.clock_skew)
+        return self._session.marketo_now()
 
     async def lead_page(
         self,

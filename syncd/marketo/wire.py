@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 from syncd.core.clock import Clock
 from syncd.core.observe import Observe
@@ -31,6 +32,8 @@ class Wire:
     leads: Leads | None
     soap: SoapApi | None
     limiter: Limiter
+    now: Callable[[], datetime]
+    """The time, by Marketo's clock where that is known to be behind ours."""
 
 
 @asynccontextmanager
@@ -46,10 +49,11 @@ async def open_wire(
         async with Session(instance.name, instance.network, limiter, clock, observe, may_call) as session:
             soap = SoapApi(session, instance.soap, clock) if instance.soap else None
             if instance.rest is None:
-                yield Wire(None, None, None, None, None, None, soap, limiter)
+                yield Wire(None, None, None, None, None, None, soap, limiter, session.marketo_now)
             else:
                 token = Token(session, instance.rest, clock)
                 rest = RestApi(session, instance.rest, token)
-                yield Wire(token, rest, Imports(rest), Exports(rest), Activities(rest), Leads(rest, clock), soap, limiter)
+                imports, exports, activities, leads = Imports(rest), Exports(rest), Activities(rest), Leads(rest, clock)
+                yield Wire(token, rest, imports, exports, activities, leads, soap, limiter, session.marketo_now)
     finally:
         await limiter.aclose()

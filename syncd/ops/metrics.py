@@ -53,6 +53,14 @@ class Metrics:
         self._drift = Counter(
             "syncd_field_drift", "Fields that appeared, vanished or changed their type", ("instance", "kind"), registry=self.registry
         )
+        self._exports = Gauge("syncd_exports", "Exports under way, by their state", ("instance", "state"), registry=self.registry)
+        self._export_bytes = Gauge(
+            "syncd_export_bytes_today", "Bytes of the exports that were completed in the quota day", ("instance",), registry=self.registry
+        )
+        self._export_limit = Gauge("syncd_export_bytes_limit", "limits.export_daily_bytes", ("instance",), registry=self.registry)
+        self._ended = Counter("syncd_exports_ended", "Exports by what became of them", (*by_pull, "outcome"), registry=self.registry)
+        self._loaded = Counter("syncd_export_rows_loaded", "Rows of extracts written or found unchanged", by_pull, registry=self.registry)
+        self._nuls = Counter("syncd_export_nuls", "NUL bytes that were cut out of extracts", by_pull, registry=self.registry)
         self._due = Gauge(
             "syncd_due_seconds", "How long the lead that is due for longest has waited to be read", by_pull, registry=self.registry
         )
@@ -69,6 +77,26 @@ class Metrics:
         """A page was written."""
         self._pages.labels(instance, pull).inc()
         self._seen.labels(instance, pull).inc(seen)
+        self._changed.labels(instance, pull, "created").inc(created)
+        self._changed.labels(instance, pull, "changed").inc(changed)
+        self._dropped.labels(instance, pull).inc(dropped)
+
+    def exports(self, instance: str, counts: Mapping[str, int], spent: int, limit: int) -> None:
+        """What is under way at Marketo, and what the day has cost."""
+        for state in ("creating", "unconfirmed", "created", "queued", "processing", "completed"):
+            self._exports.labels(instance, state).set(counts.get(state, 0))
+        self._export_bytes.labels(instance).set(spent)
+        self._export_limit.labels(instance).set(limit)
+
+    def export_ended(self, instance: str, pull: str, outcome: str, count: int = 1) -> None:
+        """Exports came to an end: loaded, failed, cancelled, expired."""
+        self._ended.labels(instance, pull, outcome).inc(count)
+
+    def extract(self, instance: str, pull: str, rows: int, nuls: int, created: int, changed: int, dropped: int) -> None:
+        """A window of an extract was loaded."""
+        self._loaded.labels(instance, pull).inc(rows)
+        self._nuls.labels(instance, pull).inc(nuls)
+        self._seen.labels(instance, pull).inc(rows)
         self._changed.labels(instance, pull, "created").inc(created)
         self._changed.labels(instance, pull, "changed").inc(changed)
         self._dropped.labels(instance, pull).inc(dropped)

@@ -33,7 +33,7 @@ async def deliver(request: web.Request, reply: Reply) -> web.StreamResponse:
 
 def whole(reply: Reply) -> web.Response:
     """The reply as a response of the web framework."""
-    return web.Response(status=reply.status, body=reply.body, headers={"Content-Type": reply.content_type})
+    return web.Response(status=reply.status, body=_body(reply), headers=_headers(reply))
 
 
 def bomb(body: bytes, size: int = BOMB_BYTES) -> bytes:
@@ -63,8 +63,17 @@ def _flushed(data: bytes) -> bytes:
     return packer.compress(data) + packer.flush(zlib.Z_FULL_FLUSH)
 
 
-async def _plainly(_: web.Request, reply: Reply) -> web.StreamResponse:
-    return whole(reply)
+async def _plainly(request: web.Request, reply: Reply) -> web.StreamResponse:
+    return await _sent(request, reply, reply.size, reply.size) if reply.stream else whole(reply)
+
+
+def _body(reply: Reply) -> bytes:
+    """The body in one, for those kinds of mischief that need it whole."""
+    return b"".join(reply.pieces())
+
+
+def _headers(reply: Reply) -> dict[str, str]:
+    return {hdrs.CONTENT_TYPE: reply.content_type, **reply.headers}
 
 
 async def _reset(request: web.Request, _: Reply) -> web.StreamResponse:
@@ -76,32 +85,48 @@ async def _reset(request: web.Request, _: Reply) -> web.StreamResponse:
     return web.StreamResponse()
 
 
-async def _broken_off(request: web.Request, reply: Reply, length: int, sent: bytes) -> web.StreamResponse:
-    response = _begun(reply)
+async def _sent(request: web.Request, reply: Reply, length: int, size: int) -> web.StreamResponse:
+    """Send the first `size` bytes of the body where `length` are promised; the connection ends where they are not the same."""
+    response, left = _begun(reply), size
     response.content_length = length
     transport = request.transport
-    await response.prepare(request)
-    await response.write(sent)
-    if transport is not None:
+    try:
+        await response.prepare(request)
+        for piece in reply.pieces():
+            await response.write(piece[:left])
+            if reply.stream:
+                reply.stream.sent(min(left, len(piece)))
+            left -= len(piece)
+            if left <= 0:
+                break
+    except ConnectionError:
+        # The client has enough of it.
+        return response
+    if length != size and transport is not None:
         transport.close()
     return response
 
 
 async def _truncated(request: web.Request, reply: Reply) -> web.StreamResponse:
-    return await _broken_off(request, reply, len(reply.body), reply.body[: len(reply.body) // 2])
+    return await _sent(request, reply, reply.size, reply.size // 2)
+
+
+async def _broken_off(request: web.Request, reply: Reply) -> web.StreamResponse:
+    # Somewhere, but at the same place each time: the length decides.
+    return await _sent(request, reply, reply.size, reply.size * (reply.size % 89) // 89)
 
 
 async def _too_long(request: web.Request, reply: Reply) -> web.StreamResponse:
-    return await _broken_off(request, reply, len(reply.body) + _MISSING_BYTES, reply.body)
+    return await _sent(request, reply, reply.size + _MISSING_BYTES, reply.size)
 
 
-async def _cut(_: web.Request, reply: Reply) -> web.StreamResponse:
-    return web.Response(status=reply.status, body=reply.body[: len(reply.body) // 2], headers={"Content-Type": reply.content_type})
+async def _cut(request: web.Request, reply: Reply) -> web.StreamResponse:
+    return await _sent(request, reply, reply.size // 2, reply.size // 2)
 
 
 async def _dripping(request: web.Request, reply: Reply) -> web.StreamResponse:
     """One byte after the other, then white space, until the client goes."""
-    response, left = _begun(reply), iter(reply.body)
+    response, left = _begun(reply), iter(_body(reply))
     try:
         await response.prepare(request)
         while True:
@@ -116,17 +141,18 @@ async def _redirecting(request: web.Request, _: Reply) -> web.StreamResponse:
 
 
 async def _bomb(_: web.Request, reply: Reply) -> web.StreamResponse:
-    headers = {hdrs.CONTENT_TYPE: reply.content_type, hdrs.CONTENT_ENCODING: "gzip"}
-    return web.Response(status=reply.status, body=await asyncio.to_thread(bomb, reply.body), headers=headers)
+    headers = {**_headers(reply), hdrs.CONTENT_ENCODING: "gzip"}
+    return web.Response(status=reply.status, body=await asyncio.to_thread(bomb, _body(reply)), headers=headers)
 
 
 def _begun(reply: Reply) -> web.StreamResponse:
-    return web.StreamResponse(status=reply.status, headers={"Content-Type": reply.content_type})
+    return web.StreamResponse(status=reply.status, headers=_headers(reply))
 
 
 _MISCHIEF: dict[str, Callable[[web.Request, Reply], Awaitable[web.StreamResponse]]] = {
     "reset": _reset,
     "truncated": _truncated,
+    "broken off": _broken_off,
     "wrong length": _too_long,
     "wrong length cut": _cut,
     "slow drip": _dripping,

@@ -18,6 +18,11 @@ OUR_USER = "syncd@api.example.com"
 _RATE, _CONCURRENCY, _QUOTA = (20023, 606), (20024, 615), (20015, 607)
 
 
+def quota_day(now: float) -> str:
+    """The day that `now` (unix seconds) belongs to where quotas are counted."""
+    return datetime.fromtimestamp(now, UTC).astimezone(_QUOTA_ZONE).date().isoformat()
+
+
 class Limiter:
     """Counts calls by their arrival. Identity never comes here: it does not count."""
 
@@ -83,7 +88,7 @@ class Limiter:
         return None
 
     def _turn_the_day(self, now: float) -> None:
-        day = datetime.fromtimestamp(now, UTC).astimezone(_QUOTA_ZONE).date().isoformat()
+        day = quota_day(now)
         if day != self._quota_day:
             self._quota_day = day
             self._today = dict.fromkeys(self._today, 0)

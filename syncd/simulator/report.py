@@ -56,9 +56,51 @@ class Report:
     duplicate_leads_created: int
     leads_read: int
     activities_served: int
+    exports_created: int
+    exports_enqueued: int
+    exports_refused: dict[str, int]
+    """Enqueuings by the code that refused them."""
+    exports_by_filter: dict[str, int]
+    """Enqueuings by the filter, as JSON with sorted keys."""
+    exports_completed: int
+    exports_failed: int
+    exports_cancelled: int
+    export_bytes: dict[str, int]
+    """The sizes of completed files by the quota day."""
+    export_polls: dict[str, int]
+    most_exports_held: int
+    most_exports_held_ours: int
+    most_exports_running: int
+    most_exports_running_ours: int
+    downloads: dict[str, int]
+    """How often a file was sent, whole or from some byte on."""
+    downloaded_bytes: int
     violations: dict[str, int]
     faults_injected: dict[str, int]
     events: tuple[str, ...]
+
+
+class ExportTally:
+    """What the recorder counts of exports."""
+
+    def __init__(self) -> None:
+        self.created = self.enqueued = self.downloaded_bytes = 0
+        self.refused: Counter[str] = Counter()
+        self.by_filter: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter()
+        self.bytes_by_day: Counter[str] = Counter()
+        self.polls: Counter[str] = Counter()
+        self.polled_at: dict[str, float] = {}
+        self.downloads: Counter[str] = Counter()
+        self.most = (0, 0, 0, 0)
+
+    def board(self, held: int, ours: int, running: int, running_ours: int) -> None:
+        """Remember the fullest the export queue has been."""
+        self.most = tuple(map(max, self.most, (held, ours, running, running_ours)))  # type: ignore[assignment]
+
+    def sent(self, size: int) -> None:
+        """So many bytes of a file went out."""
+        self.downloaded_bytes += size
 
 
 class Recorder:
@@ -81,6 +123,7 @@ class Recorder:
         self.duplicate_live_keys: list[DuplicateLiveKey] = []
         self.duplicate_live_key_count = 0
         self.duplicate_leads_created = 0
+        self.exports = ExportTally()
         self.leads_read = self.activities_served = 0
         self.violations: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
@@ -132,6 +175,21 @@ class Recorder:
             duplicate_leads_created=self.duplicate_leads_created,
             leads_read=self.leads_read,
             activities_served=self.activities_served,
+            exports_created=self.exports.created,
+            exports_enqueued=self.exports.enqueued,
+            exports_refused=dict(self.exports.refused),
+            exports_by_filter=dict(self.exports.by_filter),
+            exports_completed=self.exports.ended["Completed"],
+            exports_failed=self.exports.ended["Failed"],
+            exports_cancelled=self.exports.ended["Cancelled"],
+            export_bytes=dict(self.exports.bytes_by_day),
+            export_polls=dict(self.exports.polls),
+            most_exports_held=self.exports.most[0],
+            most_exports_held_ours=self.exports.most[1],
+            most_exports_running=self.exports.most[2],
+            most_exports_running_ours=self.exports.most[3],
+            downloads=dict(self.exports.downloads),
+            downloaded_bytes=self.exports.downloaded_bytes,
             violations=dict(self.violations),
             faults_injected=dict(self.faults),
             events=tuple(self._events),

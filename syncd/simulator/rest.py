@@ -1,4 +1,4 @@
-"""The REST side: identity, describe, usage, bulk lead import (protocol sections 2, 3.3, 3.5 and 4)."""
+"""The REST side: identity, describe, usage, bulk lead import (protocol sections 2, 3.3, 3.5 and 4), and the way to the other calls."""
 
 import json
 import re
@@ -8,6 +8,8 @@ from urllib.parse import parse_qsl
 
 from syncd.simulator.activities import ActivityApi
 from syncd.simulator.clock import seeded
+from syncd.simulator.export_api import JOB, ExportApi
+from syncd.simulator.exports import ExportQueue
 from syncd.simulator.importfile import DELIMITERS, file_part, read_import
 from syncd.simulator.imports import ImportQueue
 from syncd.simulator.lead_reads import LeadReads
@@ -18,6 +20,7 @@ from syncd.simulator.settings import SimulatorSettings
 from syncd.simulator.wire import FORM, JSON, Call, MarketoFault, Reply, plain, rest_result
 from syncd.simulator.world import World
 
+EXPORTS = ("export_create", "export_enqueue", "export_status", "export_list", "export_cancel", "export_file")
 _READS = {
     "/rest/v1/leads.json": "leads",
     "/rest/v1/activities/pagingtoken.json": "paging_token",
@@ -39,7 +42,11 @@ def rest_endpoint_of(path: str, method: str, query: Mapping[str, str]) -> str | 
         ("GET", "/rest/v1/leads/describe.json"): "describe",
         ("GET", "/rest/v1/stats/usage.json"): "usage",
         ("POST", "/bulk/v1/leads.json"): "import",
+        ("POST", "/bulk/v1/leads/export/create.json"): "export_create",
+        ("GET", "/bulk/v1/leads/export.json"): "export_list",
     }
+    if export := JOB.fullmatch(path):
+        return f"export_{export[2]}" if method == ("POST" if export[2] in ("enqueue", "cancel") else "GET") else None
     batch = _BATCH.fullmatch(path) if method == "GET" else None
     return (batch[2] or "status") if batch else fixed.get((method, path))
 
@@ -92,7 +99,14 @@ class RestApi:
     """Answers describe, usage and bulk import calls, and passes the others on to those who know them."""
 
     def __init__(
-        self, settings: SimulatorSettings, world: World, queue: ImportQueue, identity: Identity, limiter: Limiter, recorder: Recorder
+        self,
+        settings: SimulatorSettings,
+        world: World,
+        queue: ImportQueue,
+        exports: ExportQueue,
+        identity: Identity,
+        limiter: Limiter,
+        recorder: Recorder,
     ) -> None:
         self._settings, self._world, self._queue, self._identity, self._recorder = settings, world, queue, identity, recorder
         self._limiter = limiter
@@ -100,6 +114,7 @@ class RestApi:
         activities = ActivityApi(settings, world, recorder)
         self._others: dict[str, Callable[[Call], Reply]] = {
             "leads": LeadReads(world, recorder).answer,
+            **dict.fromkeys(EXPORTS, ExportApi(settings, world, exports, recorder).answer),
             **dict.fromkeys(("paging_token", "lead_changes", "deleted_leads", "activities"), activities.answer),
         }
 

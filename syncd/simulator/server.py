@@ -1,8 +1,11 @@
 """The simulator: one Marketo instance behind real HTTP."""
 
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -10,7 +13,10 @@ from aiohttp import hdrs, web
 
 from syncd.simulator.clock import Clock, seeded
 from syncd.simulator.delivery import REDIRECTED, deliver, whole
-from syncd.simulator.faults import REDIRECT, Fault, FaultPlan, instead_of_processing, instead_of_the_answer
+from syncd.simulator.exportfile import of_path, of_pieces
+from syncd.simulator.exports import ExportQueue, ExportView
+from syncd.simulator.fault_kinds import Fault
+from syncd.simulator.faults import REDIRECT, FaultPlan, hides_the_answer, instead_of_processing, instead_of_the_answer
 from syncd.simulator.fields import Field
 from syncd.simulator.imports import ImportQueue, Slot
 from syncd.simulator.limits import Limiter
@@ -36,11 +42,12 @@ class Simulator:
         self._recorder = Recorder()
         self._world = World(settings, now)
         self._queue = ImportQueue(settings, self._world, self._recorder, now)
+        self._faults = FaultPlan(settings, self._recorder)
+        self._exports = ExportQueue(settings, self._world, self._recorder, self._faults.for_the_next_file)
         self._identity = Identity(settings)
         self._limiter = Limiter(settings, self._recorder, now)
-        self._faults = FaultPlan(settings, self._recorder)
         self._soap = SoapApi(settings, self._world, self._recorder)
-        self._rest = RestApi(settings, self._world, self._queue, self._identity, self._limiter, self._recorder)
+        self._rest = RestApi(settings, self._world, self._queue, self._exports, self._identity, self._limiter, self._recorder)
         self._request_ids = seeded(settings.seed, "request ids")
         self._runner: web.AppRunner | None = None
         self._base = ""
@@ -96,6 +103,27 @@ class Simulator:
         """A stranger's import job of `duration` seconds, at a place in the queue (default: its end). Raises ValueError if none is free."""
         self._queue.add_foreign_job(duration, self._move(), at_queue)
 
+    def exports(self) -> tuple[ExportView, ...]:
+        """The client's exports as they really are now, whatever their status tells, and the strangers' that are live."""
+        return self._exports.views(self._move())
+
+    def add_foreign_export(self, duration: float, size: int = 0) -> None:
+        """A stranger's export of `duration` seconds, and of so many bytes of the day's quota. Raises ValueError if no slot is free."""
+        self._exports.add_foreign(duration, size, self._move())
+
+    def plant_export(
+        self, source: bytes | Path | Callable[[], Iterable[bytes]], records: int, size: int | None = None, sha256: str | None = None
+    ) -> None:
+        """Let the next export of the client's that begins have this file: bytes, a path, or what yields its pieces anew at each call.
+
+        Size and checksum are found out by reading it once, unless both are given.
+        """
+        if isinstance(source, Path):
+            self._exports.plant(of_path(source, records))
+        else:
+            pieces = source if callable(source) else (lambda: (source,))
+            self._exports.plant(of_pieces(pieces, records, size, sha256))
+
     def add_foreign_calls(self, user_id: str, n: int) -> None:
         """A stranger's API user spends `n` REST calls of today's quota."""
         self._limiter.add_foreign_calls(user_id, n, self._move())
@@ -124,7 +152,11 @@ class Simulator:
         self._identity.expire()
 
     def _move(self) -> float:
+        """Let everything happen up to now, in the order of time: an export's snapshot is of its own moment."""
         now = self._clock.now().timestamp()
+        while (moment := self._exports.next) <= now:
+            self._queue.move_to(moment)
+            self._exports.step()
         self._queue.move_to(now)
         return now
 
@@ -169,17 +201,20 @@ class Simulator:
         faults = self._faults.draw(endpoint) if over is None else frozenset()
         request_id = f"{self._request_ids.getrandbits(16):04x}#{int(now * 1000):x}"
         oddities = frozenset(fault.value for fault in faults)
-        accepted = self._recorder.imports_accepted
+        accepted = self._recorder.imports_accepted, self._recorder.exports.enqueued
         path, uri_bytes = request.rel_url.raw_path, len(request.raw_path)
-        call = Call(endpoint, path, request.query, request.headers, body, size, now, request_id, oddities, uri_bytes)
+        call = Call(
+            endpoint, path, request.query, request.headers, body, size, now, request_id, oddities, uri_bytes, hides_the_answer(faults)
+        )
         try:
             if over is not None:
                 raise over
             reply = instead_of_processing(faults) or instead_of_the_answer(faults, self._process(call))
         except MarketoFault as fault:
             reply = soap_fault(fault.code, fault.message) if endpoint == "soap" else rest_error(call, fault.code, fault.message)
-        if endpoint == "import" and self._recorder.imports_accepted == accepted:
-            self._recorder.imports_refused[reply.code] += 1
+        if (self._recorder.imports_accepted, self._recorder.exports.enqueued) == accepted:
+            refused = {"import": self._recorder.imports_refused, "export_enqueue": self._recorder.exports.refused}.get(endpoint, Counter())
+            refused[reply.code] += 1
         if reply.code != "ok":
             self._recorder.event(now, f"{endpoint} answered {reply.code}")
         return reply

@@ -47,6 +47,31 @@ class ImportModel:
 
 
 @dataclass(frozen=True)
+class ExportModel:
+    """How exports run, (overhead + rows / rows_per_second) times a lognormal factor of this sigma, and what they may (section 3.1)."""
+
+    overhead_seconds: float = 60.0
+    rows_per_second: float = 5_000.0
+    sigma: float = 0.4
+    slots: int = 10
+    """All that are queued or running."""
+    running: int = 2
+    daily_bytes: int = 500_000_000
+    quota_overrun: Literal["completes", "fails"] = "completes"
+    """What becomes of a job that begins under the quota of the day and would end above it [unknown]."""
+    file_life: float = 7 * 86_400.0
+    updated_at_filter: bool = True
+    smart_lists: bool = True
+    """Neither of the two is in every subscription; without it: fault 1035."""
+    status_age: float = 60.0
+    """How often the status that is told is looked up anew."""
+    not_ready_seconds: float = 0.0
+    """For so long after a job is Completed its file is still answered with 404."""
+    field_list_chars: int = 7_300
+    """A list of fields that is longer (with its commas) is silently cut."""
+
+
+@dataclass(frozen=True)
 class ForeignLoad:
     """What strangers do with the shared instance: import jobs (a Poisson process) and a steady share of the calls."""
 
@@ -116,6 +141,12 @@ class FaultRates:
     soap_20024: float = 0.0
     rest_615: float = 0.0
     short_activity_page: float = 0.0
+    rest_1029_queue: float = 0.0
+    export_failed: float = 0.0
+    file_404: float = 0.0
+    file_json_200: float = 0.0
+    file_broken_off: float = 0.0
+    range_off_by_one: float = 0.0
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -130,6 +161,9 @@ class FaultRates:
         rates |= {"results_without_empty_column": 0.3, "results_short_row": 0.3}
         # Later comers stay out of it: what a seed has shown once it must show again.
         rates |= {"soap_20024": 0.0, "rest_615": 0.0}
+        # These are of the endpoints that came later, where no seed has shown anything yet.
+        rates |= {"short_activity_page": 0.05, "rest_1029_queue": 0.03, "export_failed": 0.02, "range_off_by_one": 0.02}
+        rates |= {"file_404": 0.02, "file_json_200": 0.02, "file_broken_off": 0.05}
         return cls(**rates)
 
 
@@ -152,6 +186,7 @@ class SimulatorSettings:
     imports: ImportModel = field(default_factory=ImportModel)
     foreign: ForeignLoad = field(default_factory=ForeignLoad)
     movement: Movement = field(default_factory=Movement)
+    exports: ExportModel = field(default_factory=ExportModel)
     activities: ActivityModel = field(default_factory=ActivityModel)
     activities_allowed: bool = True
     """Whether the API user may read activities; if not, fault 603."""

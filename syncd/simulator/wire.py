@@ -1,8 +1,9 @@
 """What a request is and what a reply is, apart from the web framework; the REST envelope."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -27,6 +28,17 @@ class Call:
     """Injected faults that shape the answer instead of replacing it."""
     uri_bytes: int = 0
     """How long its address is, with the query string as it was sent."""
+    reply_lost: bool = False
+    """Whether a fault is going to hide the answer."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A body that is sent in pieces: how many bytes, where they come from, and whom to tell how many are on their way."""
+
+    size: int
+    pieces: Callable[[], Iterator[bytes]]
+    sent: Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,17 @@ class Reply:
     body: bytes
     content_type: str
     code: str = OK
+    headers: Mapping[str, str] = field(default_factory=dict)
+    stream: Stream | None = None
+    """The body, in place of `body`."""
+
+    @property
+    def size(self) -> int:
+        return self.stream.size if self.stream else len(self.body)
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body, whole or piece by piece."""
+        yield from self.stream.pieces() if self.stream else (self.body,)
 
 
 def parameters(call: Call) -> dict[str, str]:
@@ -49,9 +72,9 @@ def parameters(call: Call) -> dict[str, str]:
     return given | dict(parse_qsl(call.body.decode("utf-8", "replace"), keep_blank_values=True))
 
 
-def rest_result(call: Call, result: list[dict[str, Any]]) -> Reply:
-    """A success in the envelope of protocol section 2."""
-    body = {"requestId": call.request_id, "success": True, "result": result}
+def rest_result(call: Call, result: list[dict[str, Any]], more: Mapping[str, Any] | None = None) -> Reply:
+    """A success in the envelope of protocol section 2; `more` stands behind it."""
+    body = {"requestId": call.request_id, "success": True, "result": result, **(more or {})}
     return Reply(200, json.dumps(body, ensure_ascii=False).encode(), JSON)
 
 
@@ -70,6 +93,11 @@ def html(status: int, title: str) -> Reply:
     """A page for people, such as a maintenance notice or a gateway's error."""
     page = f"<!DOCTYPE html><html><head><title>{title}</title></head><body><h1>{title}</h1><br></body></html>"
     return Reply(status, page.encode(), "text/html;charset=UTF-8", f"html {status}")
+
+
+def moment(unix_seconds: float) -> datetime:
+    """As an aware UTC datetime."""
+    return datetime.fromtimestamp(unix_seconds, UTC)
 
 
 class MarketoFault(Exception):  # noqa: N818 - the protocol calls it a fault

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
+import asyncpg
 import orjson
 
+from syncd.core.route import Route
 from syncd.core.windows import Around, Window
 from syncd.store import backfills
 from syncd.store.leases import Connection, Pool
@@ -39,6 +41,18 @@ class OpenWindow:
     keys: Sequence[str] | None = None
     backfill: int | None = None
     depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractWindow:
+    """An open window that is asked for by extract; `window` is None for a list."""
+
+    id: int
+    window: Window | None
+    backfill: int | None
+    depth: int
+    by_creation: bool
+    ids_only: bool
 
 
 # Of another kind, a pull begins anew; of the same, what it has planned stays, and
@@ -81,14 +95,14 @@ UPDATE syncd.pull p SET planned_at = $4, planned_until = f.starts_at
  WHERE p.instance = $1 AND p.pull = $2 AND f.starts_at < p.planned_until RETURNING true
 """
 PLAN_WINDOWS = """
-INSERT INTO syncd.pull_window (instance, pull, source, starts_at, ends_at, planned_at, backfill_id, parent_id, depth)
-SELECT $1, $2, $3, w.starts_at, w.ends_at, $6, $7, $8, coalesce((SELECT p.depth + 1 FROM syncd.pull_window p WHERE p.id = $8), 0)
+INSERT INTO syncd.pull_window (instance, pull, source, starts_at, ends_at, planned_at, backfill_id, parent_id, by_creation, ids_only, depth)
+SELECT $1, $2, $3, w.starts_at, w.ends_at, $6, $7, $8, $9, $10, coalesce((SELECT p.depth + 1 FROM syncd.pull_window p WHERE p.id = $8), 0)
   FROM unnest($4::timestamptz[], $5::timestamptz[]) AS w (starts_at, ends_at)
 """
 FORGET_WALK = (
     "DELETE FROM syncd.pull_window WHERE instance = $1 AND pull = $2 AND starts_at IS NULL AND state IN ('done', 'split', 'abandoned')"
 )
-PLAN_LIST = "INSERT INTO syncd.pull_window (instance, pull, source, planned_at, backfill_id) VALUES ($1, $2, $3, $4, $5)"
+PLAN_LIST = "INSERT INTO syncd.pull_window (instance, pull, source, planned_at, backfill_id, ids_only) VALUES ($1, $2, $3, $4, $5, $6)"
 PLAN_KEYS = """
 INSERT INTO syncd.pull_window (instance, pull, source, planned_at, backfill_id, parent_id, keys)
 SELECT $1, $2, $3, $4, $5, $6, ARRAY(SELECT jsonb_array_elements_text(k.keys::jsonb)) FROM unnest($7::text[]) AS k (keys)
@@ -125,8 +139,10 @@ UPDATE syncd.pull_window
  WHERE id = $1 AND state = 'open' RETURNING instance, pull, starts_at, planned_at, backfill_id
 """
 FINISH_IF_READ = """
-UPDATE syncd.pull_window SET state = 'done', finished_at = $2
- WHERE id = $1 AND state = 'open' AND NOT EXISTS (SELECT FROM syncd.lead_due WHERE window_id = $1)
+UPDATE syncd.pull_window w SET state = 'done', finished_at = $2
+ WHERE w.id = $1 AND w.state = 'open' AND w.ids_only
+   AND EXISTS (SELECT FROM syncd.export e WHERE e.window_id = w.id AND e.state = 'loaded')
+   AND NOT EXISTS (SELECT FROM syncd.lead_due d WHERE d.window_id = w.id)
 RETURNING instance, pull, starts_at, planned_at, backfill_id
 """
 # A list or keys have been walked when the last window of the walk is done; a backfill likewise. Of two streams that finish the last
@@ -153,7 +169,7 @@ UPDATE syncd.pull_window SET position = NULL, leads = 0, expected = NULL, droppe
 """
 SPLIT = """
 UPDATE syncd.pull_window SET state = 'split', keys = NULL, finished_at = $2, expected = coalesce($3, expected)
- WHERE id = $1 AND state = 'open' RETURNING instance, pull, source, backfill_id
+ WHERE id = $1 AND state = 'open' RETURNING instance, pull, source, backfill_id, by_creation, ids_only
 """
 BLOCK = """
 UPDATE syncd.pull SET state = 'blocked', retry_at = $3, message = $4
@@ -166,6 +182,23 @@ UPDATE syncd.pull_window w SET state = 'blocked', message = $2
 """
 UNBLOCK = "UPDATE syncd.pull SET state = 'running', retry_at = NULL, message = NULL WHERE instance = $1 AND pull = $2 AND state = 'blocked'"
 UNBLOCK_WINDOWS = "UPDATE syncd.pull_window SET state = 'open' WHERE instance = $1 AND pull = $2 AND state = 'blocked'"
+# Those of which a part is neither under way nor loaded: what is loaded of ids alone waits for their leads.
+TO_ASK_FOR = """
+SELECT w.id, w.starts_at, w.ends_at, w.backfill_id, w.depth, w.by_creation, w.ids_only FROM syncd.pull_window w
+ WHERE w.instance = $1 AND w.pull = $2 AND w.state = 'open' AND w.source = 'bulk_extract'
+   AND coalesce((SELECT count(*) < min(e.parts) FROM syncd.export e
+                  WHERE e.window_id = w.id AND e.state NOT IN ('absent', 'failed', 'cancelled', 'expired')),
+                true)
+ ORDER BY w.backfill_id IS NOT NULL, w.starts_at, w.id LIMIT $3
+"""
+EXTRACT_WINDOW = """
+SELECT id, starts_at, ends_at, backfill_id, depth, by_creation, ids_only FROM syncd.pull_window WHERE id = $1 AND state = 'open'
+"""
+LEFT_OF_PULL = """
+SELECT coalesce(sum(extract(epoch FROM ends_at - starts_at)), 0)::float8 FROM syncd.pull_window
+ WHERE instance = $1 AND pull = $2 AND state = 'open' AND starts_at IS NOT NULL
+"""
+LOADED = "UPDATE syncd.pull_window SET leads = $2, expected = $3 WHERE id = $1 AND state = 'open' RETURNING id"
 FORGET_FINISHED = """
 DELETE FROM syncd.pull_window WHERE state IN ('done', 'split', 'abandoned') AND finished_at < $1 AND instance = $2
 """
@@ -220,10 +253,17 @@ async def state(pool: Pool, instance: str, pull: str) -> PullState:
 
 
 async def plan(
-    connection: Connection, instance: str, pull: str, source: str, windows: Sequence[Window], until: datetime, now: datetime
+    connection: Connection,
+    instance: str,
+    pull: str,
+    source: str,
+    windows: Sequence[Window],
+    until: datetime,
+    now: datetime,
+    route: Route | None = None,
 ) -> None:
     """Insert windows and note that all update times before `until` are planned."""
-    await _insert(connection, instance, pull, source, windows, now)
+    await _insert(connection, instance, pull, source, windows, now, route=route)
     await connection.execute(PLANNED, instance, pull, until, now)
 
 
@@ -237,6 +277,14 @@ async def begin_again(connection: Connection, instance: str, pull: str, since: d
     await connection.execute(BEGIN_AGAIN, instance, pull, since)
 
 
+async def abandon(connection: Connection, instance: str, pull: str, since: datetime, now: datetime) -> None:
+    """Let everything be planned anew from `since`: nothing of what was planned can be asked for so."""
+    await connection.execute(UNBLOCK_WINDOWS, instance, pull)
+    await connection.execute(ABANDON, instance, pull, now)
+    await connection.execute(ABANDON_BACKFILLS, instance, pull, now)
+    await begin_again(connection, instance, pull, since)
+
+
 async def rewind(connection: Connection, instance: str, pull: str, until: datetime, planned_at: datetime) -> bool:
     """Let windows be planned once more from the first one on that ends after `until`, for the clock that planned it was ahead.
 
@@ -246,17 +294,26 @@ async def rewind(connection: Connection, instance: str, pull: str, until: dateti
 
 
 async def plan_backfill(
-    connection: Connection, instance: str, pull: str, source: str, windows: Sequence[Window], backfill: int, now: datetime
+    connection: Connection,
+    instance: str,
+    pull: str,
+    source: str,
+    windows: Sequence[Window],
+    backfill: int,
+    now: datetime,
+    route: Route | None = None,
 ) -> None:
     """Insert the windows of a backfill."""
-    await _insert(connection, instance, pull, source, windows, now, backfill)
+    await _insert(connection, instance, pull, source, windows, now, backfill, route=route)
     await backfills.planned(connection, backfill, now)
 
 
-async def plan_list(connection: Connection, instance: str, pull: str, source: str, now: datetime, backfill: int | None) -> None:
+async def plan_list(
+    connection: Connection, instance: str, pull: str, source: str, now: datetime, backfill: int | None, ids_only: bool = False
+) -> None:
     """Begin a walk of a list; the windows of the one before are forgotten."""
     await connection.execute(FORGET_WALK, instance, pull)
-    await connection.execute(PLAN_LIST, instance, pull, source, now, backfill)
+    await connection.execute(PLAN_LIST, instance, pull, source, now, backfill, ids_only)
     await _walk_begins(connection, instance, pull, now, backfill)
 
 
@@ -286,9 +343,11 @@ async def _insert(
     now: datetime,
     backfill: int | None = None,
     parent: int | None = None,
+    route: Route | None = None,
 ) -> None:
     starts, ends = [window.starts_at for window in windows], [window.ends_at for window in windows]
-    await connection.execute(PLAN_WINDOWS, instance, pull, source, starts, ends, now, backfill, parent)
+    by_creation, ids_only = (route.by_creation, route.ids_only) if route is not None else (False, False)
+    await connection.execute(PLAN_WINDOWS, instance, pull, source, starts, ends, now, backfill, parent, by_creation, ids_only)
 
 
 async def _insert_keys(
@@ -324,6 +383,27 @@ async def next_window(pool: Pool, instance: str, pull: str, taken: Sequence[int]
     )
 
 
+async def to_ask_for(pool: Pool, instance: str, pull: str, limit: int = 50) -> list[ExtractWindow]:
+    """Open windows of which no export is under way, or not one for each part; those of backfills come last."""
+    return [_extract_window(row) for row in await pool.fetch(TO_ASK_FOR, instance, pull, limit)]
+
+
+async def extract_window(pool: Pool, window_id: int) -> ExtractWindow | None:
+    """The window, as long as it is open."""
+    row = await pool.fetchrow(EXTRACT_WINDOW, window_id)
+    return _extract_window(row) if row is not None else None
+
+
+def _extract_window(row: asyncpg.Record) -> ExtractWindow:
+    window = Window(row["starts_at"], row["ends_at"]) if row["starts_at"] is not None else None
+    return ExtractWindow(row["id"], window, row["backfill_id"], row["depth"], row["by_creation"], row["ids_only"])
+
+
+async def span_left(pool: Pool, instance: str, pull: str) -> timedelta:
+    """How much time the open windows of the pull cover."""
+    return timedelta(seconds=await pool.fetchval(LEFT_OF_PULL, instance, pull))
+
+
 async def around(connection: Connection, instance: str, pull: str, window_id: int) -> Around:
     """What is known around a window that a stream has begun to walk; at most 20 other open ones are counted."""
     row = await connection.fetchrow(AROUND, instance, pull, window_id)
@@ -348,6 +428,11 @@ async def finish(
     begun_at = row["planned_at"] if row["starts_at"] is None else None
     await _walk_ends(connection, row["instance"], row["pull"], begun_at, row["backfill_id"], now)
     return window_id
+
+
+async def ids_loaded(connection: Connection, window_id: int, leads: int, expected: int) -> int | None:
+    """open → open: the ids of the window are in `lead_due`, and wait there for their leads to be read."""
+    return await connection.fetchval(LOADED, window_id, leads, expected)  # type: ignore[no-any-return]
 
 
 async def finish_if_read(connection: Connection, window_id: int, now: datetime) -> bool:
@@ -387,7 +472,8 @@ async def split(connection: Connection, window_id: int, parts: Sequence[Window],
     row = await connection.fetchrow(SPLIT, window_id, now, expected)
     if row is None:
         return None
-    await _insert(connection, row["instance"], row["pull"], row["source"], parts, now, row["backfill_id"], window_id)
+    route = Route(row["by_creation"], row["ids_only"], "windows", "as before")
+    await _insert(connection, row["instance"], row["pull"], row["source"], parts, now, row["backfill_id"], window_id, route)
     return window_id
 
 

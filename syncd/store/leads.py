@@ -1,4 +1,4 @@
-"""The mirror: one statement per page, sorted by key, that writes no byte for an unchanged lead (decisions.md, lead upsert)."""
+"""The mirror: one statement per page or slice, sorted by key, that writes no byte for an unchanged lead (decisions.md, lead upsert)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ import orjson
 
 from syncd.core.mirror import MirrorRow
 from syncd.store.leases import Connection
+from syncd.store.staging import Slice, Staged
 
 # Sorted, because unsorted batches on two connections deadlock. The casts to jsonb come after the anti-join: an unchanged lead costs
 # one probe of the primary key. The LIMITs keep it one: a plain join was planned as a walk over the whole mirror for each page, as
@@ -20,15 +21,21 @@ from syncd.store.leases import Connection
 # digests of pulls that own a field of the change lose all but that mark, since their next answer must be compared in full; when it
 # doesn't, ours is only noted.
 #
+# A page and a slice of an extract differ in where the rows come from and in what becomes of those that a later request has told of
+# already: a page is asked for again, the leads of an extract one by one.
+#
 # A row that history is to be written of is locked first, so that `old` is what the new value replaces, whatever another pull does
 # meanwhile; unchanged ones are not, as a lock is a write. Of fields that were never asked for before, nobody knows since when they
 # have their value: that is no change. Nothing is told of rows that are refused.
-UPSERT = """
+_FRESH = """
 WITH fresh AS MATERIALIZED (
     SELECT p.lead_id, p.email, p.attributes, p.misfits, p.digest, l.found, starts_with(l.digest, left(p.digest, 7)) AS asked_before,
            NOT coalesce(p.kept, true) AND l.digest IS NULL AS dropped
-      FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $11::boolean[])
-           AS p (lead_id, email, attributes, misfits, digest, kept)
+      FROM """
+_OF_A_PAGE = """unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $11::boolean[])
+           AS p (lead_id, email, attributes, misfits, digest, kept)"""
+_OF_A_SLICE = "syncd.staged_leads($2::jsonb, $3::jsonb, $4::text, $5::bigint, $6::bigint, $11::jsonb) p"
+_WRITE = """
       LEFT JOIN LATERAL (
            SELECT true AS found, l.digests ->> $7 AS digest, l.deleted_at FROM syncd.lead l
             WHERE l.instance = $1 AND l.lead_id = p.lead_id LIMIT 1
@@ -71,7 +78,7 @@ WITH fresh AS MATERIALIZED (
                   ) m)
      WHERE (l.asked_at <= excluded.asked_at OR l.asked_at > $10)
        AND (l.deleted_at IS NULL OR l.deleted_at < excluded.asked_at OR l.deleted_at > $10)
-    RETURNING (xmax = 0) AS created, changed_at = $10 AS changed
+    RETURNING l.lead_id, (xmax = 0) AS created, changed_at = $10 AS changed
 ), lines AS (
     INSERT INTO syncd.lead_history (instance, lead_id, pull, seen_at, field, old, new)
     SELECT $1, h.lead_id, $7, $10, d.field, d.old, d.new
@@ -90,11 +97,19 @@ WITH fresh AS MATERIALIZED (
            ) d
      WHERE h.new_values IS NOT NULL AND h.overtaken IS NOT TRUE AND (d.old IS NOT NULL OR h.asked_before OR d.field = 'email' OR EXISTS (
            SELECT FROM jsonb_each($12::jsonb) o WHERE h.old_digests ? o.key AND (o.value = 'null' OR o.value ? d.field)))
-)
+)"""
+_DUE = """, due AS (
+    INSERT INTO syncd.lead_due AS d (instance, pull, lead_id, reason, noted_at)
+    SELECT $1, $7, o.lead_id, 'overtaken', $10 FROM (SELECT lead_id FROM held EXCEPT SELECT lead_id FROM written ORDER BY 1) o
+    ON CONFLICT (instance, pull, lead_id) DO UPDATE SET reason = excluded.reason, noted_at = greatest(d.noted_at, excluded.noted_at)
+)"""
+_COUNT = """
 SELECT count(*) FILTER (WHERE created) AS created, count(*) FILTER (WHERE changed AND NOT created) AS changed,
        (SELECT count(*) FROM held) - count(*) AS refused, (SELECT count(*) FROM fresh WHERE dropped) AS dropped
   FROM written
 """
+UPSERT = _FRESH + _OF_A_PAGE + _WRITE + _COUNT
+UPSERT_STAGED = _FRESH + _OF_A_SLICE + _WRITE + _DUE + _COUNT
 ENSURE_HISTORY = "SELECT syncd.ensure_lead_history($1, $2)"
 WAIT_NO_LONGER = "SET LOCAL lock_timeout = '2s'"
 # Of the two clocks the one that is behind counts: what was dropped by mistake is gone.
@@ -114,6 +129,17 @@ class Asker:
     """What each other pull of the instance owns."""
     history: bool = True
     """Whether the changes are written to `lead_history`, whose partition for the day must then be there."""
+
+    @property
+    def mark(self) -> str:
+        """What its digests begin with: the question, and what could be answered."""
+        answerable = blake2b("\n".join(sorted(self.owned or ())).encode(), digest_size=3).hexdigest()
+        return f"{self.question}:{answerable}"
+
+    @property
+    def others_as_json(self) -> str:
+        """The other pulls as the statements take them."""
+        return orjson.dumps(self.others, default=list).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +168,7 @@ async def upsert(
     """
     latest = {row.lead_id: number for number, row in enumerate(rows)}.values()
     page = [rows[number] for number in latest]
-    answerable = blake2b("\n".join(sorted(asker.owned or ())).encode(), digest_size=3).hexdigest()
+    mark = asker.mark
     record = await connection.fetchrow(
         UPSERT,
         instance,
@@ -150,13 +176,37 @@ async def upsert(
         [row.email for row in page],
         [row.attributes for row in page],
         [row.misfits for row in page],
-        [f"{asker.question}:{answerable}{row.digest}" for row in page],
+        [f"{mark}{row.digest}" for row in page],
         asker.pull,
         asker.owned,
         asked_at,
         now,
         None if kept is None else [kept[number] for number in latest],
-        orjson.dumps(asker.others, default=list).decode(),
+        asker.others_as_json,
+        asker.history,
+    )
+    assert record is not None
+    return Upserted(record["created"], record["changed"], record["refused"], record["dropped"])
+
+
+async def upsert_staged(
+    connection: Connection, instance: str, asker: Asker, staged: Staged, piece: Slice, asked_at: datetime, now: datetime
+) -> Upserted:
+    """Write a slice of an extract, as `upsert` writes a page; the leads that it refuses become due to be read by their ids."""
+    record = await connection.fetchrow(
+        UPSERT_STAGED,
+        instance,
+        staged.parts,
+        staged.columns,
+        asker.mark,
+        piece.after,
+        piece.upto,
+        asker.pull,
+        asker.owned,
+        asked_at,
+        now,
+        staged.conditions,
+        asker.others_as_json,
         asker.history,
     )
     assert record is not None

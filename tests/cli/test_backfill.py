@@ -377,3 +377,20 @@ def test_the_rate() -> None:
     assert rate_of([(0.0, 10)]) == 0
     assert rate_of([(0.0, 10), (1.0, 90), (2.0, 30)]) == 10
     assert rate_of([(0.0, 100), (1.0, 0)]) == 0, "a window is walked again"
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("soap", "about 5 calls (0.0 % of the day's 30,000), about"),
+        ("bulk_extract", "about 6 calls (0.0 % of the day's 30,000), 0.1 MB of extracts (0.0 % of the day's 500), about"),
+        ("activities", "about 4 calls (0.0 % of the day's 30,000), about"),
+    ],
+)
+async def test_what_it_costs_by_each_source(source: str, told: str, syncd: Run, yaml: Yaml) -> None:
+    file = yaml.write()
+    file.write_text(file.read_text().replace("source: soap", f"source: {source}"))
+    ran = await syncd("backfill", "-c", file, "--pull", "people")
+    assert "nobody to ask" in ran.err
+    assert told in ran.out

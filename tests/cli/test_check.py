@@ -142,7 +142,7 @@ async def test_a_database_without_the_schema(syncd: Run, yaml: Yaml, empty_datab
 
 
 async def test_misspelt_fields(syncd: Run, yaml: Yaml) -> None:
-    yaml.lookup_field, yaml.fields = "Email", ("company", "LeadScor", "FirstName", "Zebra")
+    yaml.lookup_field, yaml.fields = "Email", ("company", "LeadScor", "FirstName", "Zebra", "memberLevel")
     ran = await syncd("check", "-c", yaml.write())
     assert ran.code == 1
     assert failed(ran.out) == {
@@ -151,9 +151,9 @@ async def test_misspelt_fields(syncd: Run, yaml: Yaml) -> None:
             "→ correct instances.acme.pushes.contacts.lookup_field: did you mean email?",
         ),
         "pull people: fields": (
-            "Marketo has no field with the SOAP name company, LeadScor, Zebra",
-            "→ correct instances.acme.pulls.people.fields: company → Company; LeadScor: did you mean LeadScore?; "
-            "Zebra: look up its name in Admin > Field Management",
+            "Marketo has no field with the SOAP name LeadScor, Zebra, memberLevel",
+            "→ correct instances.acme.pulls.people.fields: LeadScor: did you mean LeadScore?; "
+            "Zebra: look up its name in Admin > Field Management; memberLevel: only REST has it",
         ),
     }
 

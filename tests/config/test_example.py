@@ -34,7 +34,7 @@ def test_it_loads(tmp_path: Path) -> None:
     assert (acme.rest.client_id.reveal(), acme.rest.client_secret.reveal()) == ("id", "secret")
     assert (acme.soap.user_id, acme.soap.encryption_key.reveal()) == ("acme_1", "key")
     assert acme.rest.identity == "https://123-ABC-456.mktorest.com/identity"
-    assert acme.pulls[0].fields == ("FirstName", "LastName", "Company", "LeadScore")
+    assert acme.pulls[0].fields == ("firstName", "lastName", "company", "leadScore")
 
 
 def test_its_values_are_the_defaults(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_its_values_are_the_defaults(tmp_path: Path) -> None:
     assert acme.network == settings.Network()
     (pull,) = acme.pulls
     assert acme.history == settings.Instance("acme").history
-    assert pull == settings.Pull("people", "soap", pull.select, pull.fields)
+    assert pull == settings.Pull("people", "auto", pull.select, pull.fields)
     assert acme.pushes == (settings.Push("contacts"),)
     assert result.http == settings.Http()
     assert result.logging == settings.Logging()
@@ -83,6 +83,8 @@ def without(text: str, part: str) -> str:
         ("updated_since: beginning", settings.UpdatedSince(BEGINNING)),
         ("static_list: ", settings.StaticList("My Program.My List")),
         ("static_list_id: ", settings.StaticList(1001)),
+        ("smart_list: ", settings.SmartList("Active Customers")),
+        ("smart_list_id: ", settings.SmartList(1002)),
         ("keys: {type: EMAIL", settings.Keys("EMAIL", ("a@example.com", "b@example.com"))),
         ("keys: {type: IDNUM", settings.Keys("IDNUM", file=Path("keys.txt"))),
     ],
@@ -91,6 +93,8 @@ def test_each_kind_of_select_that_it_shows(line: str, expected: settings.Select,
     if isinstance(expected, settings.Keys) and expected.file:
         expected = replace(expected, file=tmp_path / expected.file)
     text = uncommented(without(EXAMPLE.read_text("utf-8"), "updated_since: "), line)
+    if isinstance(expected, settings.Keys):
+        text = text.replace("source: auto #", "source: soap #")
     assert load_copy(text, tmp_path).instances[0].pulls[0].select == expected
 
 
@@ -105,9 +109,9 @@ def test_the_other_fields_and_where_that_it_shows(tmp_path: Path) -> None:
     text = uncommented(without(EXAMPLE.read_text("utf-8"), "fields: ["), "fields: {first_name")
     text = uncommented(without(text, "where: {}"), "where: ")
     (pull,) = load_copy(text, tmp_path).instances[0].pulls
-    assert pull.fields == ("FirstName", "LeadScore", "Country", "Unsubscribed")
-    assert pull.columns == {"FirstName": "first_name", "LeadScore": "score"}
-    assert pull.where == {"Country": ("DE", "AT", ""), "Unsubscribed": ("false",)}
+    assert pull.fields == ("firstName", "leadScore", "country", "unsubscribed")
+    assert pull.columns == {"firstName": "first_name", "leadScore": "score"}
+    assert pull.where == {"country": ("DE", "AT", ""), "unsubscribed": ("false",)}
 
 
 def test_the_second_pull_that_it_shows(tmp_path: Path) -> None:
@@ -117,10 +121,10 @@ def test_the_second_pull_that_it_shows(tmp_path: Path) -> None:
     _, guests = load_copy(text[:at] + text[at:end].replace("      # ", "      ") + text[end:], tmp_path).instances[0].pulls
     assert guests == settings.Pull(
         "guests",
-        "soap",
+        "auto",
         settings.StaticList("Events.Guests"),
-        ("SeatNumber",),
-        {"SeatNumber": "seat"},
+        ("seatNumber",),
+        {"seatNumber": "seat"},
         every=timedelta(hours=1),
     )
 

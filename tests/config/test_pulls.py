@@ -8,15 +8,16 @@ import pytest
 import yaml
 
 from syncd.config import Problem
-from syncd.core.settings import Keys, KeyType, Pull, Select, StaticList, UpdatedSince
+from syncd.core.settings import Keys, KeyType, Pull, Select, SmartList, StaticList, UpdatedSince
 
 from .conftest import Load, Problems, document
 
 PULL = "instances.acme.pulls.people."
+SOURCE = "instances.acme.pulls.people.source"
 SELECT = PULL + "select"
 FIELDS = PULL + "fields"
 WHERE = PULL + "where"
-FOUR = "needs exactly one of updated_since, static_list, static_list_id and keys"
+FOUR = "needs exactly one of updated_since, static_list, static_list_id, smart_list, smart_list_id and keys"
 SINCE = {"updated_since": "2016-01-01"}
 
 
@@ -87,9 +88,41 @@ def test_another_kind_than_in_defaults(loaded: Load, problems: Problems) -> None
 
 
 def test_an_unknown_kind(problems: Problems) -> None:
-    assert told(problems(document({SELECT: {**SINCE, "smart_list": "P.L"}}))) == [
-        (SELECT + ".smart_list", 'unknown key "smart_list"; did you mean "static_list"?')
+    assert told(problems(document({SELECT: {**SINCE, "statik_list": "P.L"}}))) == [
+        (SELECT + ".statik_list", 'unknown key "statik_list"; did you mean "static_list"?')
     ]
+
+
+@pytest.mark.parametrize(
+    ("source", "select", "able"),
+    [
+        ("soap", {"smart_list": "Customers"}, "bulk_extract or auto"),
+        ("soap", {"smart_list_id": 7}, "bulk_extract or auto"),
+        ("activities", {"static_list": "P.L"}, "soap or bulk_extract or auto"),
+        ("activities", {"smart_list_id": 7}, "bulk_extract or auto"),
+        ("activities", {"keys": {"type": "IDNUM", "values": [1]}}, "soap"),
+        ("bulk_extract", {"keys": {"type": "IDNUM", "values": [1]}}, "soap"),
+        ("auto", {"keys": {"type": "IDNUM", "values": [1]}}, "soap"),
+    ],
+)
+def test_what_a_source_cannot_select_by(source: str, select: dict[str, Any], able: str, problems: Problems) -> None:
+    (key,) = select
+    found = problems(document({SELECT: select, SOURCE: source}))
+    assert told(found) == [(f"{SELECT}.{key}", f"is not known to {source}: use source: {able}")]
+
+
+@pytest.mark.parametrize("source", ["bulk_extract", "auto"])
+@pytest.mark.parametrize(
+    ("select", "expected"), [({"smart_list": "Customers"}, SmartList("Customers")), ({"smart_list_id": 7}, SmartList(7))]
+)
+def test_smart_lists(source: str, select: dict[str, Any], expected: SmartList, loaded: Load) -> None:
+    assert pull(loaded, {SELECT: select, SOURCE: source}).select == expected
+
+
+@pytest.mark.parametrize(("source", "needed"), [("soap", "soap"), ("bulk_extract", "rest"), ("activities", "rest"), ("auto", "rest")])
+def test_a_source_needs_its_interface(source: str, needed: str, problems: Problems) -> None:
+    found = problems(document({SOURCE: source, "instances.acme.pushes": {}}, without=f"instances.acme.{needed}"))
+    assert told(found) == [(SOURCE, f"{source} needs instances.acme.{needed}, which is missing")]
 
 
 @pytest.mark.parametrize(

@@ -82,5 +82,5 @@ def test_it_is_tried_again_at_midnight_or_soon_after_it(now: datetime) -> None:
 @given(AROUND_A_CHANGE | ANY_TIME, st.floats(0, 1, exclude_max=True))
 def test_whoever_is_refused_during_a_pause_is_not_sent_away_for_longer_than_its_kind(now: datetime, share: float) -> None:
     until = resume_at(now)
-    later = now + (until - now) * share
+    later = min(now + (until - now) * share, until - timedelta.resolution)  # the product is rounded
     assert until <= resume_at(later) <= max(until, later + ASK_AGAIN)

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.core.settings import Limits
 from syncd.core.slots import is_absent, wanted_in_flight
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -19,7 +18,7 @@ gaps = st.timedeltas(timedelta(0), HOUR)
 def test_never_more_than_the_slots_and_one_where_one_may_run(
     slots: int, running: int, look_gap: timedelta, quick: timedelta | None
 ) -> None:
-    wanted = wanted_in_flight(Limits(import_slots=slots, import_running=running), look_gap, quick)
+    wanted = wanted_in_flight(slots, running, look_gap, quick)
     assert 1 <= wanted <= slots
     if running == 1:
         assert wanted == 1
@@ -38,7 +37,7 @@ def test_never_more_than_the_slots_and_one_where_one_may_run(
 )
 def test_as_many_wait_as_end_between_two_looks(look_gap: int, quick: int | None, wanted: int) -> None:
     quick_run = None if quick is None else timedelta(seconds=quick)
-    assert wanted_in_flight(Limits(), timedelta(seconds=look_gap), quick_run) == wanted
+    assert wanted_in_flight(10, 2, timedelta(seconds=look_gap), quick_run) == wanted
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,14 @@ DRAWN: dict[str, str] = {
         complete → lost
         failed → lost
     """,
+    "EXPORT": """
+        creating → created | unconfirmed | absent
+        unconfirmed → created | absent
+        created → queued | processing | completed | failed | cancelled
+        queued → processing | completed | failed | cancelled
+        processing → completed | failed | cancelled
+        completed → loaded | expired
+    """,
     "WINDOW": """
         open → open | done | split | abandoned
         open → blocked
@@ -81,3 +89,8 @@ def test_changes_end_in_one_of_the_promised_states() -> None:
 def test_live_jobs_are_those_that_have_an_edge_left() -> None:
     assert {state for state in states.IMPORT_JOB if not states.is_final(states.IMPORT_JOB, state)} == states.LIVE_JOB
     assert states.IN_QUEUE < states.LIVE_JOB
+
+
+def test_unfinished_exports_are_those_that_have_an_edge_left() -> None:
+    assert {state for state in states.EXPORT if not states.is_final(states.EXPORT, state)} == states.UNFINISHED_EXPORT
+    assert states.IN_EXPORT_QUEUE < states.UNFINISHED_EXPORT

@@ -17,7 +17,7 @@ from syncd.core.faults import Fault, Nature
 from syncd.core.settings import Rest, Secret
 from syncd.core.values import Field, FieldName
 from syncd.marketo.describe import describe
-from syncd.marketo.rest import Answer, RestApi, read_envelope
+from syncd.marketo.rest import LONGEST_URI, Answer, RestApi, read_envelope
 from syncd.marketo.session import Session
 from syncd.marketo.token import Token
 from syncd.ops.clock import ManualClock, WallClock
@@ -89,6 +89,81 @@ async def test_a_refused_token_is_renewed_once_and_the_call_repeated_posts_too(w
     with pytest.raises(Fault) as failed:
         await rest.get("e", "/x")
     assert (failed.value.nature, failed.value.executed, failed.value.request_id) == (Nature.TOKEN, False, "r#2")
+
+
+async def test_a_query_too_long_for_a_uri_goes_as_a_form(wire: Wire, session: Session) -> None:
+    wire.script = [token(), json(OK), json(OK)]
+    rest = api(wire, session)
+    room = LONGEST_URI - len(f"{wire.url}/x.json?a=")
+    for size in (room, room + 1):
+        assert (await rest.get("e", "/x.json", {"a": "b" * size})).result == [1]
+    fits, too_long = wire.requests[1:]
+    assert (fits.method, too_long.method, too_long.path) == ("GET", "POST", "/x.json?_method=GET")
+    assert too_long.headers["content-type"] == "application/x-www-form-urlencoded"
+    assert parse_qs(too_long.body.decode()) == {"a": ["b" * (room + 1)]}
+
+
+async def test_a_uri_that_is_found_too_long_is_repeated_once_as_a_form(wire: Wire, session: Session) -> None:
+    wire.script = [
+        token(),
+        web.Response(status=414),
+        json(OK),
+        web.Response(status=414),
+        web.Response(status=414),
+        web.Response(status=414),
+    ]
+    rest = api(wire, session)
+    assert (await rest.get("e", "/x.json", {"a": "b c"}, urgent=True)).result == [1]
+    assert (wire.requests[2].method, wire.requests[2].path, wire.requests[2].body) == ("POST", "/x.json?_method=GET", b"a=b%20c")
+    for query in ({"a": "b"}, None):  # without a query there is nothing that a form could take over
+        with pytest.raises(Fault) as failed:
+            await rest.get("e", "/x.json", query)
+        assert (failed.value.nature, failed.value.code) == (Nature.PERMANENT, "http_414")
+    assert wire.script == []
+
+
+async def test_a_read_by_form_is_repeated_once_and_follows_no_redirect(wire: Wire, session: Session) -> None:
+    sent = []
+    wire.script = [token(), reset, json(OK), web.Response(status=307, headers={"Location": "/there"})]
+    rest = api(wire, session)
+    assert (await rest.ask("e", "/x.json", {"a": "1"}, on_sending=lambda: sent.append(len(wire.requests)))).result == [1]
+    assert sent == [1, 2]
+    with pytest.raises(Fault, match="redirect"):
+        await rest.ask("e", "/x.json", {"a": "1"})
+    assert len(wire.requests) == 4
+
+
+async def test_an_envelope_tells_of_the_next_page(wire: Wire, session: Session) -> None:
+    wire.script = [token(), json('{"success": true, "nextPageToken": "x=", "moreResult": true}'), json(OK)]
+    rest = api(wire, session)
+    assert await rest.get("e", "/x.json") == Answer([], None, "x=", True)
+    assert await rest.get("e", "/x.json") == Answer([1], "r#1")
+
+
+@pytest.mark.parametrize(("exact", "result"), [(True, ["1.50", True, None, "\ud83d"]), (False, None)])
+async def test_an_exact_reading_leaves_numbers_as_written(wire: Wire, session: Session, exact: bool, result: object) -> None:
+    wire.script = [token(), json('{"success": true, "result": [1.50, true, null, "\\ud83d"]}')]
+    if result:
+        assert (await api(wire, session).get("e", "/x.json", exact=exact)).result == result
+    else:
+        with pytest.raises(Fault, match="garbled"):  # orjson refuses half of a character
+            await api(wire, session).get("e", "/x.json", exact=exact)
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("exact", [True, False])
+async def test_constants_that_are_none_of_jsons_are_garbled(wire: Wire, session: Session, exact: bool, constant: str) -> None:
+    wire.script = [token(), json(OK.replace("[1]", f"[{constant}]"))]
+    with pytest.raises(Fault, match="garbled"):
+        await api(wire, session).get("e", "/x.json", exact=exact)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+async def test_nesting_without_end_is_garbled(wire: Wire, session: Session, exact: bool, opening: str) -> None:
+    wire.script = [token(), json('{"success": true, "result": ' + opening * 200_000)]
+    with pytest.raises(Fault, match="garbled"):
+        await api(wire, session).get("e", "/x.json", exact=exact)
 
 
 async def test_a_wrong_secret_says_so_and_is_read_again(wire: Wire, session: Session, tmp_path: Path) -> None:
@@ -182,10 +257,10 @@ ENVELOPES = st.recursive(
 
 
 @settings(max_examples=200)
-@given(st.binary(max_size=200) | ENVELOPES.map(orjson.dumps))
-def test_any_bytes_are_an_answer_or_a_fault(content: bytes) -> None:
+@given(st.binary(max_size=200) | ENVELOPES.map(orjson.dumps), st.booleans())
+def test_any_bytes_are_an_answer_or_a_fault(content: bytes, exact: bool) -> None:
     with contextlib.suppress(Fault):
-        answer: Answer = asyncio.run(read_envelope("e")(Given(200, content)))  # type: ignore[arg-type]
+        answer: Answer = asyncio.run(read_envelope("e", exact)(Given(200, content)))  # type: ignore[arg-type]
         assert isinstance(answer.result, list)
 
 

@@ -112,6 +112,22 @@ async def test_a_time_out_leaves_an_act_open() -> None:
     assert (failed.value.code, failed.value.nature, failed.value.executed) == ("timeout", Nature.TRANSIENT, None)
 
 
+@pytest.mark.parametrize(
+    ("timeout", "ours", "expected"), [(5.0, 0.1, "ok"), (0.1, 5.0, "ok"), (None, 0.1, "timeout"), (0.2, 0.1, "timeout")]
+)
+async def test_a_call_may_lengthen_the_time_out_and_never_shorten_it(wire: Wire, timeout: float | None, ours: float, expected: str) -> None:
+    async def late(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.5)
+        return web.Response(text="fine")
+
+    observed = Observed()
+    wire.script = [late]
+    async with opened(observed, Network(timeout=timedelta(seconds=ours))) as session:
+        with contextlib.suppress(Fault):
+            await session.send(Call("rest", "e", "GET", wire.url, Message, timeout=timeout), text)
+    assert [code for _, _, code in observed.exchanges] == [expected]
+
+
 async def test_garbage_in_place_of_http_leaves_an_act_open(wire: Wire) -> None:
     async def garbage(request: web.Request) -> web.StreamResponse:
         assert request.transport is not None

@@ -104,6 +104,12 @@ class Client:
             reply: dict[str, Any] = await response.json()
             return reply
 
+    async def file(self, path: str, wanted: str | None = None) -> tuple[int, bytes, dict[str, str]]:
+        """A file, or the range of it that is wanted, with the headers of the reply."""
+        headers = {"Authorization": f"Bearer {self.token}"} | ({"Range": wanted} if wanted else {})
+        async with self.session.get(self.sim.rest_endpoint + path, headers=headers) as response:
+            return response.status, await response.read(), dict(response.headers)
+
     async def read(self, path: str, form: Mapping[str, str]) -> dict[str, Any]:
         """A read as `POST …?_method=GET`, its query string as form body."""
         headers = {"Authorization": f"Bearer {self.token}"}

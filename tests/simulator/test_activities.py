@@ -202,6 +202,10 @@ async def test_a_token_is_a_moment(rehearse: Rehearse) -> None:
     cursor = (await read(client, CHANGES, since, fields="title")).token
     client.sim.world.update(1005, {"title": "same second"})
     assert [lead for _, lead in (await read(client, CHANGES, cursor, fields="title")).told] == [1005]
+    client.sim.world.write(late := next(iter(client.sim.world)), {"title": "dated before the token"})
+    client.sim.world.touch([late], client.clock.now().timestamp() - 1)
+    assert [lead for _, lead in (await read(client, CHANGES, cursor, fields="title")).told] == [1005]
+    assert len((await read(client, CHANGES, since, fields="title")).told) == 5
 
 
 async def test_old_ones_are_pruned(rehearse: Rehearse) -> None:

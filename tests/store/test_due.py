@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from syncd.core.route import Route
 from syncd.core.windows import Window
-from syncd.store import backfills, cursors, due
+from syncd.store import backfills, cursors, due, routes
 from syncd.store.due import Due
 from syncd.store.leases import Lease, Pool
 from tests.store.outgoing import table
@@ -110,6 +111,16 @@ async def test_the_winner_of_a_merge_is_due_for_the_pulls_that_have_one_of_the_m
         (3, "people", "winner", T[1]),
         (1, "work", "winner", T[1]),
     ]
+
+
+async def test_a_pull_that_follows_the_log_is_to_have_every_winner(lease: Lease) -> None:
+    """Beside a fill: updated by the merge, the winner has left its windows, and where it lacked nothing no change is logged."""
+    async with lease.transaction() as connection:
+        await cursors.register(connection, "acme", "people", "selector", T[0], T[0], False)
+        await cursors.register(connection, "acme", "work", "selector", T[0], T[0], False)
+        await routes.choose(connection, "acme", "people", Route(False, False, "activities", "a test"), T[0])
+        await due.note_winners(connection, "acme", ["people", "work"], [(9, 9), (9, 10)], T[1])
+    assert await rows(lease.pool) == [(9, "people", "winner", T[1])]
 
 
 async def test_all_that_a_pull_has_is_due_again(lease: Lease) -> None:

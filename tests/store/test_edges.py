@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from syncd.core import states
+from syncd.core.faults import Fault, Nature
 from syncd.core.states import Edges
-from syncd.core.values import ImportStatus
+from syncd.core.values import ExportStatus, ImportStatus
 from syncd.core.windows import Window
-from syncd.store import chunks, cursors, imports, pushes
+from syncd.store import chunks, cursors, exports, imports, pushes
 from syncd.store.imports import Job
 from syncd.store.leases import Connection, Pool
 from tests.store.outgoing import NOW
@@ -29,6 +30,11 @@ NEW: dict[str, str] = {
         INSERT INTO syncd.import_job (instance, push, chunk_id, batch_id, state, row_count, byte_count, sha256, attempt, submitted_at)
         VALUES ('acme', 'contacts', 1, CASE WHEN $1 IN ('queued', 'importing', 'complete', 'failed', 'settled', 'lost') THEN 7 END,
                 $1, CASE WHEN $1 = 'settled' THEN 0 ELSE 1 END, 1, '', 1, now()) RETURNING id
+    """,
+    "export": """
+        INSERT INTO syncd.export (instance, pull, window_id, export_id, state, fields, wanted, begun_at, asked_at, ended_at)
+        VALUES ('acme', 'people', 1, CASE WHEN $1 NOT IN ('creating', 'unconfirmed', 'absent') THEN 'e-1' END, $1, '{id}', '{}', now(),
+                now(), CASE WHEN $1 IN ('absent', 'failed', 'cancelled', 'loaded', 'expired') THEN now() END) RETURNING id
     """,
     "chunk": """
         WITH chunk AS (
@@ -83,6 +89,36 @@ JOB_MOVES: dict[str, Move] = {
 }
 
 
+FAULT = Fault(Nature.TRANSIENT, "reset", "connection reset", "export_create", "r#1")
+
+
+def told(state: Any) -> Move:
+    return lambda c, row: exports.looked(c, row, ExportStatus("e-1", state), NOW)
+
+
+EXPORT_MOVES: dict[str, Move] = {
+    "creating → created": lambda c, row: exports.to_created(c, row, "e-1", NOW),
+    "creating → absent": lambda c, row: exports.to_refused(c, row, FAULT, NOW),
+    "creating → unconfirmed": lambda c, row: exports.to_unconfirmed(c, row, FAULT),
+    "creating → unconfirmed (the daemon died)": lambda c, row: exports.orphaned(c, "acme", "people"),
+    "unconfirmed → created": lambda c, row: exports.adopt(c, row, "e-1", NOW),
+    "unconfirmed → absent": lambda c, row: exports.to_absent(c, row, "why", NOW),
+    "created → created (about to be queued)": lambda c, row: exports.asked(c, row, NOW),
+    "created → queued": lambda c, row: exports.to_queued(c, row, NOW),
+    "created → created, queued → queued, processing → processing": told("created"),
+    "created → queued, queued → queued, processing → processing": told("queued"),
+    "created → processing, queued → processing, processing → processing": told("processing"),
+    "created → completed, queued → completed, processing → completed": told("completed"),
+    "created → failed, queued → failed, processing → failed": told("failed"),
+    "created → cancelled, queued → cancelled, processing → cancelled": told("cancelled"),
+    "created → cancelled, queued → cancelled, processing → cancelled (by us)": lambda c, row: exports.to_cancelled(c, row, "why", NOW),
+    "completed → completed (told anew)": lambda c, row: exports.told_anew(c, row, ExportStatus("e-1", "completed"), NOW),
+    "completed → completed (spoilt)": lambda c, row: exports.spoilt(c, row, "why"),
+    "completed → loaded": lambda c, row: exports.to_loaded(c, row, NOW),
+    "completed → expired": lambda c, row: exports.to_expired(c, row, "why", NOW),
+}
+
+
 async def started(connection: Connection, row: int) -> Any:
     return await imports.start(connection, chunks.Chunk(row, "", "", "csv", None, None, (), 1, 12, b"", 0), NOW)
 
@@ -121,6 +157,7 @@ PUSH_MOVES: dict[str, Move] = {
 MOVES: dict[str, tuple[Edges, dict[str, Move]]] = {
     "import_job": (states.IMPORT_JOB, JOB_MOVES),
     "chunk": (states.CHUNK, CHUNK_MOVES),
+    "export": (states.EXPORT, EXPORT_MOVES),
     "pull_window": (states.WINDOW, WINDOW_MOVES),
     "pull": (states.PULL, PULL_MOVES),
     "push": (states.PUSH, PUSH_MOVES),
@@ -154,10 +191,10 @@ async def test_each_function_moves_the_edges_it_says_and_no_others(pool: Pool, t
                 row = await connection.fetchval(NEW[table], state)
                 before = await connection.fetchval(f"SELECT min(r::text) FROM syncd.{table} r")
                 answer = await move(connection, row)
-                where = "id = $1" if table in ("import_job", "chunk", "pull_window") else "$1::bigint > 0"
+                where = "id = $1" if table in ("import_job", "chunk", "export", "pull_window") else "$1::bigint > 0"
                 after = await connection.fetchrow(f"SELECT state, r::text FROM syncd.{table} r WHERE {where}", row)
                 assert after is not None
-                if table in ("import_job", "chunk"):
+                if table in ("import_job", "chunk", "export"):
                     assert bool(answer) == (after[1] != before), (title, state, answer)
                 if after["state"] != state or (bool(answer) and (state, state) in said(title)):
                     moved.add((state, after["state"]))
@@ -170,6 +207,7 @@ async def test_each_function_moves_the_edges_it_says_and_no_others(pool: Pool, t
     [
         ("import_job", set()),
         ("chunk", set()),
+        ("export", set()),
         ("pull_window", set()),
         ("pull", {("running", "paused"), ("paused", "running")}),
         ("push", {("running", "paused"), ("paused", "running"), ("running", "held"), ("held", "running")}),

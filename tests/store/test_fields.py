@@ -141,12 +141,14 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=2
 DATE_LIKE = st.from_regex(r"[0-9A-Za-z]{4}-[0-9A-Za-z]{2}-[0-9A-Za-z]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?", fullmatch=True)
 NUMBER = st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
 ANY = st.recursive(
-    st.none() | st.booleans() | NUMBER | NEARLY | DATE_LIKE | TEXT, lambda each: st.lists(each) | st.dictionaries(TEXT, each)
+    st.none() | st.booleans() | NUMBER | NEARLY | DATE_LIKE | TEXT,
+    lambda each: st.lists(each, max_size=2) | st.dictionaries(TEXT, each, max_size=2),
+    max_leaves=3,
 )
 
 
 @given(st.lists(st.lists(ANY, min_size=len(FIELDS), max_size=len(FIELDS)), min_size=1, max_size=10))
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 async def test_the_view_never_fails(pool: Pool, leads: list[list[Any]]) -> None:
     await keep(pool, FIELDS)
     texts = []
