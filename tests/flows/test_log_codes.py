@@ -164,8 +164,11 @@ async def test_an_unknown_code_is_retried_a_few_times(house: Build, endpoint: st
         assert await home.pool.fetchval("SELECT state FROM syncd.pull") == "blocked"
 
 
-@pytest.mark.parametrize("code", CODES)
-@pytest.mark.parametrize("path", ["/rest/v1/activities/deletedleads.json", "/rest/v1/activities.json"])
+DELETED, MERGED = "/rest/v1/activities/deletedleads.json", "/rest/v1/activities.json"
+ONE_OF_EACH_NATURE = {nature: code for code, nature in REST_NATURES.items()}.values()
+
+
+@pytest.mark.parametrize(("path", "code"), [*((DELETED, code) for code in CODES), *((MERGED, code) for code in ONE_OF_EACH_NATURE)])
 async def test_no_code_at_the_deletions_holds_up_the_pulls(house: Build, code: str, path: str) -> None:
     refusing = Refusing(code)
     home = await begun(house)

@@ -73,7 +73,8 @@ async def test_suspects_come_in_slices(lease: Lease) -> None:
     await lease.pool.execute(LEADS, T[5], 701, 710)
     async with lease.transaction() as connection:
         await census.collect(connection, "acme", [n for n in range(1, 701) if n % 2], T[0])
-    after, found = 0, []
+    after = 0
+    found: list[int] = []
     for _ in range(10):
         some = await census.suspects(lease.pool, "acme", after, T[1], 300)
         if some.upto is None:

@@ -24,6 +24,10 @@ LEADS = """
 INSERT INTO syncd.lead (instance, lead_id, attributes, digests, first_seen_at, changed_at, asked_at)
 SELECT 'acme', n, '{}', '{}', $1, $1, $1 FROM generate_series(1, $2::bigint) n
 """
+LOADED = """
+INSERT INTO syncd.export (instance, pull, window_id, state, export_id, fields, wanted, begun_at, asked_at, ended_at)
+VALUES ('acme', 'people', $1, 'loaded', 'e1', '{id}', '{}', $2, $2, $2)
+"""
 MANY = """
 INSERT INTO syncd.lead_due
 SELECT 'acme', 'people', n, 'listed', $1::timestamptz + n * interval '1 millisecond' FROM generate_series(1, $2::bigint) n
@@ -86,7 +90,8 @@ async def test_a_window_of_ids_is_done_when_all_are_read(lease: Lease) -> None:
         await cursors.register(connection, "acme", "people", "one", T[0], T[0], False)
         backfill = await backfills.order(connection, "acme", "people", None, "why")
         await cursors.plan_backfill(connection, "acme", "people", "bulk_extract", [Window(T[0], T[1])], backfill, T[1])
-        window = await connection.fetchval("SELECT id FROM syncd.pull_window")
+        window = await connection.fetchval("UPDATE syncd.pull_window SET ids_only = true RETURNING id")
+        await connection.execute(LOADED, window, T[1])
     await note(lease, [2], T[1])
     await note(lease, [1, 2, 3], T[1], "listed", window)
     await note(lease, [3], T[5])
