@@ -6,13 +6,17 @@ ALTER TABLE syncd.pull
     ADD ids_only     boolean NOT NULL DEFAULT false,
     ADD follows      text    NOT NULL DEFAULT 'windows' CHECK (follows IN ('windows', 'activities')),
     ADD route_reason text,
-    ADD routed_at    timestamptz;
+    ADD routed_at    timestamptz,
+    ADD closings     integer NOT NULL DEFAULT 0,
+    ADD closes_from  timestamptz;
 COMMENT ON COLUMN syncd.pull.source       IS 'Where its leads came from when it was last registered; another one goes on where this one was';
 COMMENT ON COLUMN syncd.pull.by_creation  IS 'Its extracts select by createdAt, for Marketo refuses updatedAt (1035); activities tell what changed';
 COMMENT ON COLUMN syncd.pull.ids_only     IS 'Its extracts bring ids only; the leads are then read by their ids';
 COMMENT ON COLUMN syncd.pull.follows      IS 'How it hears of news once filled: by windows of update time, or by the activity log';
 COMMENT ON COLUMN syncd.pull.route_reason IS 'Why this way';
 COMMENT ON COLUMN syncd.pull.routed_at    IS 'When the way was chosen; null for soap, and before';
+COMMENT ON COLUMN syncd.pull.closings     IS 'So many extracts are to follow those of the fill, for what was updated out of a window before its turn came';
+COMMENT ON COLUMN syncd.pull.closes_from  IS 'From where on the next of them asks';
 
 ALTER TABLE syncd.pull_window
     DROP CONSTRAINT pull_window_source_check,

@@ -146,7 +146,9 @@ class Planner:
     async def _increment(self, state: PullState, route: Route, now: datetime) -> Outcome:
         pull = self._pull
         assert state.planned_until is not None, "a pull by update time knows where it begins"
-        if route.follows == "activities" and (state.planned_at is not None or not await self._may_fill()):
+        if route.follows == "activities" and state.planned_at is not None:
+            return await self._closing(state, route, now)
+        if route.follows == "activities" and not await self._may_fill():
             return Idle(now + LOOK_EVERY)
         at_marketo = self._marketo_now()
         if stepped_back(state.planned_until, at_marketo, pull.overlap, pull.margin) and state.planned_at is not None:
@@ -169,6 +171,20 @@ class Planner:
             await cursors.plan(connection, self._instance, pull.name, self._source, windows, span[1], now, route)
         if len(windows) > 1:
             self._log.info("windows_planned", windows=len(windows), since=span[0].isoformat(), until=span[1].isoformat())
+        return Worked(0)
+
+    async def _closing(self, state: PullState, route: Route, now: datetime) -> Outcome:
+        """A lead that is updated before its window's turn moves out of it, and of an update that changed no field the log tells nothing."""
+        pull = self._pull
+        if not state.closings or state.closes_from is None or state.unfinished:
+            return Idle(now + LOOK_EVERY)
+        span = increment(state.closes_from, self._marketo_now(), pull.overlap, pull.margin)
+        if span is None:
+            return Idle(now + LOOK_EVERY)
+        windows = list(plan(*span, pull.window, self._widest))
+        async with self._lease.transaction() as connection:
+            await cursors.plan_closing(connection, self._instance, pull.name, self._source, windows, span[1], now, route)
+        self._log.info("closing_planned", windows=len(windows), since=span[0].isoformat(), reason="what moved while the extracts ran")
         return Worked(0)
 
     async def _backfill(self, state: PullState, earliest: datetime, route: Route, now: datetime) -> Outcome:

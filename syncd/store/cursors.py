@@ -13,6 +13,10 @@ from syncd.store import backfills
 from syncd.store.leases import Connection, Pool
 
 
+CLOSINGS = 2
+"""The first covers the time that the fill took; the second the minutes of the first, in which a lead must move once more to be missed."""
+
+
 @dataclass(frozen=True, slots=True)
 class PullState:
     """`planned_until` is None for a list or keys before their first complete walk; `unfinished`: a window is open or blocked."""
@@ -25,6 +29,8 @@ class PullState:
     backfill: int | None = None
     backfill_since: datetime | None = None
     follows: str = "windows"
+    closings: int = 0
+    closes_from: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ UPDATE syncd.backfill SET planned_at = coalesce(planned_at, $3), finished_at = $
  WHERE instance = $1 AND pull = $2 AND finished_at IS NULL
 """
 STATE = """
-SELECT p.state, p.planned_until, p.planned_at, p.retry_at, b.id AS backfill, b.since AS backfill_since, p.follows,
+SELECT p.state, p.planned_until, p.planned_at, p.retry_at, b.id AS backfill, b.since AS backfill_since, p.follows, p.closings, p.closes_from,
        EXISTS (SELECT FROM syncd.pull_window w WHERE w.instance = $1 AND w.pull = $2 AND w.state IN ('open', 'blocked')) AS unfinished
   FROM syncd.pull p
   LEFT JOIN LATERAL (
@@ -108,6 +114,11 @@ INSERT INTO syncd.pull_window (instance, pull, source, planned_at, backfill_id, 
 SELECT $1, $2, $3, $4, $5, $6, ARRAY(SELECT jsonb_array_elements_text(k.keys::jsonb)) FROM unnest($7::text[]) AS k (keys)
 """
 PLANNED = "UPDATE syncd.pull SET planned_until = $3, planned_at = $4 WHERE instance = $1 AND pull = $2"
+TO_BE_CLOSED = """
+UPDATE syncd.pull SET closings = $3, closes_from = CASE WHEN closings > 0 THEN least(closes_from, planned_until) ELSE planned_until END
+ WHERE instance = $1 AND pull = $2
+"""
+CLOSING = "UPDATE syncd.pull SET closings = closings - 1, closes_from = $3 WHERE instance = $1 AND pull = $2"
 # Not before a fill is planned, which begins where the pull stands.
 FOLLOWED = """
 UPDATE syncd.pull SET planned_until = greatest(planned_until, $3), planned_at = $4
@@ -265,6 +276,21 @@ async def plan(
     """Insert windows and note that all update times before `until` are planned."""
     await _insert(connection, instance, pull, source, windows, now, route=route)
     await connection.execute(PLANNED, instance, pull, until, now)
+    await _to_be_closed(connection, instance, pull, route)
+
+
+async def plan_closing(
+    connection: Connection, instance: str, pull: str, source: str, windows: Sequence[Window], until: datetime, now: datetime, route: Route
+) -> None:
+    """Insert windows for what was updated out of former ones before they were asked for; how far the pull has come stays."""
+    await _insert(connection, instance, pull, source, windows, now, route=route)
+    await connection.execute(CLOSING, instance, pull, until)
+
+
+async def _to_be_closed(connection: Connection, instance: str, pull: str, route: Route | None) -> None:
+    """Other pulls meet what moves out of a window in a later one; times of creation don't move."""
+    if route is not None and route.follows == "activities" and not route.by_creation:
+        await connection.execute(TO_BE_CLOSED, instance, pull, CLOSINGS)
 
 
 async def followed(connection: Connection, instance: str, pull: str, until: datetime, now: datetime, filled: bool) -> None:
@@ -306,6 +332,7 @@ async def plan_backfill(
     """Insert the windows of a backfill."""
     await _insert(connection, instance, pull, source, windows, now, backfill, route=route)
     await backfills.planned(connection, backfill, now)
+    await _to_be_closed(connection, instance, pull, route)
 
 
 async def plan_list(

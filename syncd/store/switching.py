@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from syncd.core.settings import Source
+from syncd.store.cursors import CLOSINGS
 from syncd.store.leases import Connection
 
 BEFORE = "SELECT source FROM syncd.pull WHERE instance = $1 AND pull = $2"
@@ -29,6 +30,15 @@ UPDATE syncd.pull p
 ABANDON = """
 UPDATE syncd.pull_window SET state = 'abandoned', keys = NULL, finished_at = $4, message = 'the pull has another source now'
  WHERE instance = $1 AND pull = $2 AND state = 'open' AND (by_creation OR $3)
+"""
+# Leads that moved out of its windows are met by the windows to come; where the log tells the news, by closing ones.
+REWIND_TO_CLOSE = """
+UPDATE syncd.pull SET planned_until = least(planned_until, closes_from), closings = 0, closes_from = NULL
+ WHERE instance = $1 AND pull = $2 AND closings > 0 AND planned_until IS NOT NULL
+"""
+TO_BE_CLOSED = """
+UPDATE syncd.pull SET closings = $3, closes_from = planned_until
+ WHERE instance = $1 AND pull = $2 AND closings = 0 AND planned_at IS NOT NULL AND planned_until IS NOT NULL
 """
 REOPEN = "UPDATE syncd.pull_window SET state = 'open' WHERE instance = $1 AND pull = $2 AND state = 'blocked'"
 DROP_DUE = "DELETE FROM syncd.lead_due WHERE instance = $1 AND pull = $2 AND window_id IS NOT NULL"
@@ -71,6 +81,10 @@ async def register(connection: Connection, instance: str, pull: str, source: Sou
         await connection.execute(DROP_DUE, instance, pull)
         if has_windows:
             await connection.execute(ADOPT, instance, pull, "soap" if source == "soap" else "bulk_extract")
+    if source == "auto":
+        await connection.execute(TO_BE_CLOSED, instance, pull, CLOSINGS)
+    else:
+        await connection.execute(REWIND_TO_CLOSE, instance, pull)
     if source == "soap" or before == "soap":
         for stream in (f"pull {pull}", f"pull {pull} scores"):
             await connection.execute(FORGET_TOKENS, instance, stream)

@@ -16,7 +16,21 @@ from syncd.flows.loop import Idle
 from syncd.simulator import Fault, Movement
 from syncd.store import cursors, due
 from tests.flows.conftest import Build, House
-from tests.flows.exporting import FIELDS, PULL, QUICK, Hooks, built, exports_of, filled, loader, mirror, poller, starter, truth
+from tests.flows.exporting import (
+    FIELDS,
+    PULL,
+    QUICK,
+    Hooks,
+    built,
+    exports_of,
+    filled,
+    loader,
+    mirror,
+    nothing_is_open,
+    poller,
+    starter,
+    truth,
+)
 
 HOUR = timedelta(hours=1)
 
@@ -457,3 +471,27 @@ async def test_two_loaders_never_load_the_same_window(house: Build) -> None:
     first._shared.loading.add(load.window.id)
     assert isinstance(await one.flows[-1].step(), Idle)
     first._shared.loading.clear()
+
+
+async def test_what_moves_out_of_a_window_before_its_turn_comes_all_the_same(house: Build) -> None:
+    """Where the activity log tells the news, there are no later windows but these; and of such a move the log tells nothing."""
+    one = await built(house, replace(PULL, window=timedelta(days=4)), hooks=Hooks(Route(False, False, "activities", "a test")), leads=200)
+    one.simulator.world.create({"company": "the latest"})
+
+    async def has_begun() -> bool:
+        return "queued" in {state for (state,) in await exports_of(one)}
+
+    await one.run(3600, has_begun)
+    world = one.simulator.world
+    moved = [lead for lead in world if lead.updated > one.clock.now().timestamp() - 86_400 * 5]
+    assert moved
+    world.touch(moved, one.clock.now().timestamp())
+
+    async def closed() -> bool:
+        return await nothing_is_open(one) and await one.pool.fetchval("SELECT closings = 0 FROM syncd.pull") is True
+
+    await one.run(7_200, closed)
+    assert await mirror(one) == truth(one)
+    windows = await one.pool.fetchval("SELECT count(*) FROM syncd.pull_window")
+    await one.run(1_800)
+    assert await one.pool.fetchval("SELECT count(*) FROM syncd.pull_window") == windows, "the log goes on alone"
