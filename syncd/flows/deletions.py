@@ -65,6 +65,8 @@ class Deletions:
         self._oldest_export = oldest_export
         self._looks = {stream: Looks(instance.name, stream, OVERLAP, api.token_since, lease, marketo_now) for stream in (DELETIONS, MERGES)}
         self._to_read: list[str] = []
+        self._under_way_since: datetime | None = None
+        """When the oldest of what was under way at the end of the last look was asked for: it may have been written since."""
         self._next_at: datetime | None = None
         self._faults = 0
         self._told: str | None = None
@@ -104,11 +106,13 @@ class Deletions:
                 await self._note_winners(connection, fresh, now)
             ends = page.last and len(self._to_read) == 1
             if ends:
-                since = now - IN_FLIGHT_FOR if oldest is None else min(oldest, now - IN_FLIGHT_FOR)
+                since = now - KEEP if self._under_way_since is None else self._under_way_since
                 marked += await gone.reapply(connection, self.instance, since, now, self._history)
                 await gone.forget(connection, self.instance, now - KEEP)
         if page.last:
             self._to_read.pop(0)
+        if ends:
+            self._under_way_since = now - IN_FLIGHT_FOR if oldest is None else min(oldest, now - IN_FLIGHT_FOR)
         self._metrics.gone(self.instance, marked)
         if marked:
             self._log.info("leads_gone", stream=stream, leads=marked)
