@@ -98,9 +98,9 @@ class Deletions:
         page = await looks.page(read)
         oldest = await self._oldest_export() if self._oldest_export is not None else None
         async with self._lease.transaction() as connection:
-            now = self._clock.now()
+            at_marketo, now = self._marketo_now(), self._clock.now()  # at once: their difference dates what has gone
             fresh = await looks.write(connection, page)
-            went = self._gone(stream, fresh, now)
+            went = _gone(stream, fresh, now, at_marketo)
             marked = await gone.note(connection, self.instance, went, now, self._history) if went else 0
             if stream == MERGES:
                 await self._note_winners(connection, fresh, now)
@@ -123,12 +123,6 @@ class Deletions:
         now = self._marketo_now()
         return now - (KEPT_IN_THE_LOG if await gone.has_leads(self._lease.pool, self.instance) else OVERLAP)
 
-    def _gone(self, stream: str, entries: Sequence[Activity], now: datetime) -> list[Gone]:
-        at_marketo = self._marketo_now()
-        if stream == DELETIONS:
-            return [Gone(entry.lead_id, gone_by(entry.at, now, at_marketo)) for entry in entries]
-        return [Gone(lost, gone_by(entry.at, now, at_marketo), entry.lead_id) for entry in entries for lost in entry.merged]
-
     async def _note_winners(self, connection: Connection, merges: Sequence[Activity], now: datetime) -> None:
         merged = [(entry.lead_id, lead_id) for entry in merges for lead_id in (entry.lead_id, *entry.merged)]
         if merged:
@@ -146,3 +140,9 @@ class Deletions:
             level("deletions_unknown", fault=str(fault), code=fault.code, remedy=help_)
             self._told = fault.code
         return Idle(decision.at)
+
+
+def _gone(stream: str, entries: Sequence[Activity], now: datetime, at_marketo: datetime) -> list[Gone]:
+    if stream == DELETIONS:
+        return [Gone(entry.lead_id, gone_by(entry.at, now, at_marketo)) for entry in entries]
+    return [Gone(lost, gone_by(entry.at, now, at_marketo), entry.lead_id) for entry in entries for lost in entry.merged]

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from syncd.core.mirror import Dictionary, mirror_row
 from syncd.core.values import LeadRecord
 from syncd.simulator import ActivityModel
-from syncd.store import due, leads, story
+from syncd.store import activities, due, leads, story
 from syncd.store.leads import Asker
 from tests.flows.conftest import PULL, Build, House
 from tests.flows.following import FOLLOW, calls, changed, flows_of, follow, gateway, mirror, refusal, truth
@@ -98,6 +98,23 @@ async def test_one_that_the_mirror_did_not_have_is_marked_when_an_older_page_bri
     assert lead.id in await mirror(home)
     await home.run(400)
     assert lead.id in await marks(home)
+
+
+async def test_a_slow_database_does_not_date_a_deletion_before_it(house: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = await filled(house)
+    lead_id = next(iter(home.simulator.world)).id
+    home.clock.advance(400)
+    real = activities.unseen
+
+    async def slow(*given: Any) -> Any:
+        home.clock.advance(5)
+        return await real(*given)
+
+    monkeypatch.setattr(activities, "unseen", slow)
+    at = home.clock.now()
+    home.simulator.world.delete(lead_id)
+    await home.run(20)
+    assert at <= (await marks(home))[lead_id][0] <= at + timedelta(seconds=2)
 
 
 async def test_a_late_look_marks_what_an_older_page_brought(house: Build) -> None:
