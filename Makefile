@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 SOURCE ?= auto
 DEMO   ?=
 
-.PHONY: help demo test check install lock prove bench-pull clean
+.PHONY: help demo test check install lock prove bench-pull bench-extract clean
 
 help:            ## what can be made
 	@sed -n 's/^\([a-z-]*\): .*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -28,6 +28,9 @@ prove: install   ## the heavy points of all issues, by name
 
 bench-pull: install ## a pull beside zeep + psycopg, beside its own steps, and beside COPY
 	@$(BIN)/python -m tests.benchmarks.pull
+
+bench-extract: install ## a file of an extract beside the csv module and pages of upserts
+	@$(BIN)/python -m tests.benchmarks.extract
 
 install: $(STAMP) ## .venv with syncd in it, from the lock file with its hashes
 

@@ -1,4 +1,7 @@
-"""Tries every way to an instance that its configuration needs, by reads only, and says what to do about each that fails."""
+"""Tries every way to an instance that its configuration needs, and says what to do about each that fails.
+
+By reads only, but for an export that is created and cancelled, never queued, to learn which filters there are (offers.py).
+"""
 
 import asyncio
 import difflib

@@ -20,12 +20,13 @@ ACTIVITY_PERMISSION = "Read-Only Activity"
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of a look that began at `began_at`, by Marketo's clock."""
+    """A page of a look that began at `began_at`, by Marketo's clock; what was dated after `read_at` is not in it."""
 
     activities: Sequence[Activity]
     token: str
     last: bool
     began_at: datetime
+    read_at: datetime
 
 
 class Looks:
@@ -70,20 +71,22 @@ class Looks:
             start = await self._renew(fault, now)
             page = await read(start.token)
         self._renewed = False
-        return Page(page.activities, page.token, not page.more, start.began_at or now)
+        return Page(page.activities, page.token, not page.more, start.began_at or now, self._marketo_now())
 
     async def write(self, connection: Connection, page: Page) -> list[Activity]:
         """Move the stream behind `page`; returns those of its entries that no look has seen before."""
         at = self._instance, self._stream
         fresh = await activities.unseen(connection, *at, page.activities, page.began_at, self._overlap)
         if page.last:
-            await activities.finish(connection, *at, page.began_at, page.token, self._overlap)
+            await activities.finish(connection, *at, page.read_at, page.token, self._overlap)
         else:
             await activities.advance(connection, *at, page.began_at, page.token)
         return fresh
 
     async def _start(self, now: datetime) -> Start:
-        start = await activities.start(self._lease.pool, self._instance, self._stream, now - self._overlap)
+        """An overlap before the end of the last look, however long ago that was: it is what that look was too early for."""
+        last = await activities.last_look(self._lease.pool, self._instance, self._stream)
+        start = await activities.start(self._lease.pool, self._instance, self._stream, min(last or now, now) - self._overlap)
         assert start is not None, "the stream has begun"
         return start
 

@@ -23,7 +23,10 @@ ARRIVE = "DELETE FROM syncd.activity_token WHERE instance = $1 AND stream = $2 A
 FORGET_OLDER = """
 DELETE FROM syncd.activity_token
  WHERE instance = $1 AND stream = $2
-   AND id < (SELECT max(id) FROM syncd.activity_token WHERE instance = $1 AND stream = $2 AND looked_at <= $3)
+   AND id < (SELECT max(t.id) FROM syncd.activity_token t
+              WHERE t.instance = $1 AND t.stream = $2
+                AND t.looked_at <= (SELECT looked_at FROM syncd.activity_token WHERE instance = $1 AND stream = $2 ORDER BY id DESC LIMIT 1)
+                                   - $3::interval)
 """
 # Looks that follow each other fast keep few of their tokens: a longer overlap costs less.
 KEEP = """
@@ -37,6 +40,7 @@ INSERT INTO syncd.activity_seen (instance, stream, guid, seen_at)
 SELECT $1, $2, p.guid, $4 FROM (SELECT DISTINCT unnest($3::text[]) AS guid ORDER BY 1) p
 ON CONFLICT (instance, stream, guid) DO NOTHING RETURNING guid
 """
+SEEN = "SELECT guid FROM syncd.activity_seen WHERE instance = $1 AND stream = $2 AND guid = ANY ($3::text[])"
 FORGET_SEEN = """
 DELETE FROM syncd.activity_seen
  WHERE instance = $1 AND stream = $2
@@ -62,7 +66,7 @@ async def start(pool: Pool, instance: str, stream: str, before: datetime) -> Sta
 
 
 async def last_look(pool: Pool, instance: str, stream: str) -> datetime | None:
-    """When about the last look that came to its end began; None of a new stream."""
+    """When about the last look came to its end; None of a new stream."""
     return await pool.fetchval(NEWEST, instance, stream)  # type: ignore[no-any-return]
 
 
@@ -82,11 +86,11 @@ async def advance(connection: Connection, instance: str, stream: str, began_at: 
     await connection.execute(ADVANCE, instance, stream, began_at, token)
 
 
-async def finish(connection: Connection, instance: str, stream: str, began_at: datetime, token: str, overlap: timedelta) -> None:
-    """The look that began then has come to its end, which is `token`; forget what no later look can need."""
+async def finish(connection: Connection, instance: str, stream: str, ended_at: datetime, token: str, overlap: timedelta) -> None:
+    """A look has come to its end, which is `token`, then; forget what no later look can need."""
     await connection.execute(ARRIVE, instance, stream)
-    await connection.execute(FORGET_OLDER, instance, stream, began_at - overlap)
-    await connection.execute(KEEP, instance, stream, began_at, token, overlap / TOKENS_PER_OVERLAP)
+    await connection.execute(KEEP, instance, stream, ended_at, token, overlap / TOKENS_PER_OVERLAP)
+    await connection.execute(FORGET_OLDER, instance, stream, overlap)
     await connection.execute(FORGET_SEEN, instance, stream, OVERLAPS_KEPT * overlap)
 
 
@@ -95,10 +99,13 @@ async def unseen(
 ) -> list[Activity]:
     """Those that no look has seen yet, each once; from now on they are seen.
 
-    Old ones, which come when a stream begins far back, are not noted: no later look begins before them.
+    Old ones, which come when a stream begins far back, are not noted: no later look begins before them. They may have been noted when
+    they were young.
     """
     each = {activity.guid: activity for activity in activities}
     noted = [guid for guid, activity in each.items() if activity.at >= began_at - OVERLAPS_KEPT * overlap]
     fresh = {row["guid"] for row in await connection.fetch(SEE, instance, stream, noted, began_at)} if noted else set()
     dropped = set(noted) - fresh
+    if old := list(each.keys() - set(noted)):
+        dropped |= {row["guid"] for row in await connection.fetch(SEEN, instance, stream, old)}
     return [activity for guid, activity in each.items() if guid not in dropped]

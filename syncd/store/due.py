@@ -37,18 +37,26 @@ TAKE = """
 SELECT lead_id, noted_at FROM syncd.lead_due
  WHERE instance = $1 AND pull = $2 AND (noted_at, lead_id) > ($3, $4) ORDER BY noted_at, lead_id LIMIT $5
 """
-# A note of a time to come is of a clock that was ahead.
+# A note of a time to come is of a clock that was ahead. The LIMIT makes each lead a probe of the primary key, as in leads.UPSERT; one
+# that is noted anew meanwhile is another row version, and stays.
 READ = """
 WITH read AS (
-    DELETE FROM syncd.lead_due
-     WHERE instance = $1 AND pull = $2 AND lead_id = ANY ($3::bigint[]) AND (noted_at <= $4 OR noted_at > $5)
- RETURNING window_id
+    DELETE FROM syncd.lead_due d
+     USING unnest($3::bigint[]) AS p (lead_id)
+     CROSS JOIN LATERAL (
+           SELECT f.ctid FROM syncd.lead_due f
+            WHERE f.instance = $1 AND f.pull = $2 AND f.lead_id = p.lead_id
+              AND CASE WHEN f.noted_at > $5 THEN true ELSE f.noted_at <= $4 END LIMIT 1) f
+     WHERE d.ctid = f.ctid
+ RETURNING d.window_id
 )
 SELECT DISTINCT window_id FROM read WHERE window_id IS NOT NULL ORDER BY 1
 """
 OVERTAKEN = """
-SELECT lead_id FROM syncd.lead
- WHERE instance = $1 AND lead_id = ANY ($2::bigint[]) AND (asked_at > $3 AND asked_at <= $4 OR deleted_at >= $3 AND deleted_at <= $4)
+SELECT p.lead_id
+  FROM unnest($2::bigint[]) AS p (lead_id)
+ CROSS JOIN LATERAL (SELECT asked_at, deleted_at FROM syncd.lead l WHERE l.instance = $1 AND l.lead_id = p.lead_id LIMIT 1) l
+ WHERE (l.asked_at > $3 AND l.asked_at <= $4) OR (l.deleted_at >= $3 AND l.deleted_at <= $4)
 """
 COUNT = "SELECT count(*) FROM syncd.lead_due WHERE instance = $1 AND pull = $2"
 OLDEST = "SELECT noted_at FROM syncd.lead_due WHERE instance = $1 AND pull = $2 ORDER BY noted_at, lead_id LIMIT 1"

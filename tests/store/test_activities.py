@@ -138,7 +138,7 @@ async def test_the_log_is_found_by_walks_of_indexes(lease: Lease) -> None:
             (activities.START, ("acme", STREAM, T[1])),
             (activities.SEE, ("acme", STREAM, ["0 1", "x"], T[1])),
             (activities.FORGET_SEEN, ("acme", STREAM, OVERLAP)),
-            (activities.FORGET_OLDER, ("acme", STREAM, T[1])),
+            (activities.FORGET_OLDER, ("acme", STREAM, OVERLAP)),
         ):
             plan = json.dumps(json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {query}", *arguments)))
             assert "Seq Scan" not in plan, plan
