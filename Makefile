@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+SOURCE ?= auto
 DEMO   ?=
 
 .PHONY: help demo test check install lock prove bench-pull bench-extract clean
@@ -10,8 +11,8 @@ DEMO   ?=
 help:            ## what can be made
 	@sed -n 's/^\([a-z-]*\): .*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
 
-demo: install    ## rehearse the whole job against a simulated Marketo (DEMO="--leads 5000 --faults" passes options)
-	@$(BIN)/syncd demo $(DEMO)
+demo: install    ## rehearse the whole job against a simulated Marketo (SOURCE=soap for another source, DEMO="--leads 5000 --faults" for options)
+	@$(BIN)/syncd demo --source $(SOURCE) $(DEMO)
 
 test: check      ## everything CI checks: lint, types, import contracts, tests
 	$(BIN)/python -m pytest -n 2
