@@ -12,7 +12,6 @@ from syncd.core.windows import Around, Window
 from syncd.store import backfills
 from syncd.store.leases import Connection, Pool
 
-
 CLOSINGS = 2
 """The first covers the time that the fill took; the second the minutes of the first, in which a lead must move once more to be missed."""
 
