@@ -100,8 +100,12 @@ class ExportStarter:
             if job.state == "unconfirmed" and self._find_at <= now and job.begun_at + FIND_AFTER <= now:
                 return await self._find(job, now)
         for job in mine:
-            if job.state == "created" and self._shared.may_ask_at(self._of) <= now:
-                return await self._enqueue(job) if job.id in self._certain else await self._ask_status(job)
+            if job.state != "created" or now < self._shared.may_ask_at(self._of):
+                continue
+            if job.id in self._certain:
+                return await self._enqueue(job)
+            if job.looked_at is None or not now < job.looked_at + POLL.min <= now + POLL.min:
+                return await self._ask_status(job)
         windows = await cursors.to_ask_for(self._lease.pool, self.instance, self._of)
         if self._planner is not None and (not windows or windows[0].backfill):
             route = (await routes.read(self._lease.pool, self.instance, self._of)).route

@@ -19,7 +19,7 @@ from syncd.flows.exporting import CENSUS, POLL, Exporting, Reach, shares
 from syncd.flows.loop import Idle, Outcome, Worked
 from syncd.flows.plan import LOOK_EVERY
 from syncd.flows.reading import asked_fields, where_on_the_wire
-from syncd.store import cursors, due, exports, leads, lists, staging
+from syncd.store import cursors, due, exports, gone, leads, lists, staging
 from syncd.store.cursors import ExtractWindow
 from syncd.store.exports import Export
 from syncd.store.leads import Asker, Upserted
@@ -203,6 +203,8 @@ class ExportLoader:
                 else:
                     came.add(await leads.upsert_staged(connection, self.instance, asker, staged, piece, load.asked_at, now))
                     await self._note_members(connection, load, staged, piece, came, now)
+            # A deletion that was told meanwhile found no lead to mark.
+            await gone.reapply(connection, self.instance, load.asked_at, now, self._settings.history is not None)
             for job in load.jobs:
                 await exports.to_loaded(connection, job.id, now)
             await self._finish(connection, load, came, now)
