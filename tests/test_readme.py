@@ -87,7 +87,7 @@ async def test_what_the_application_is_granted_suffices(pool: asyncpg.Pool) -> N
 
 
 def invocations() -> Iterator[list[str]]:
-    """The words after `syncd` of each command line in a shell block, and of each `DEMO=…` in the text."""
+    """The words after `syncd` of each command line in a shell block, and of each `DEMO=…` and `SOURCE=…` in the text."""
     for line in "\n".join(blocks("sh")).splitlines():
         for part in re.split(r"&&|[|;>]", re.sub(r"\s#.*", "", line)):
             program, _, rest = part.strip().removeprefix("sudo -u syncd ").partition(" ")
@@ -95,6 +95,8 @@ def invocations() -> Iterator[list[str]]:
                 yield shlex.split(rest)
     for options in re.findall(r'DEMO="([^"]*)"', README):
         yield ["demo", *shlex.split(options)]
+    for source in re.findall(r"SOURCE=(\w+)", README):
+        yield ["demo", "--source", source]
 
 
 def test_every_command_of_the_tour_and_of_production_can_be_given() -> None:

@@ -36,7 +36,7 @@ LEADS = "SELECT count(*) FROM syncd.lead WHERE instance = $1 AND deleted_at IS N
 UNSETTLED = "SELECT EXISTS (SELECT FROM syncd.outbox WHERE instance = $1 AND state <> 'parked')"
 CAUGHT_UP = """
 SELECT planned_until > $3 AND NOT EXISTS (SELECT FROM syncd.pull_window w WHERE (w.instance, w.pull) = (p.instance, p.pull)
-                                                                      AND w.state IN ('open', 'blocked'))
+                                                                      AND w.state IN ('open', 'blocked') AND w.starts_at <= $3)
    AND NOT EXISTS (SELECT FROM syncd.lead_due d WHERE (d.instance, d.pull) = (p.instance, p.pull))
   FROM syncd.pull p WHERE instance = $1 AND pull = $2
 """
