@@ -3,15 +3,16 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+SOURCE ?= auto
 DEMO   ?=
 
-.PHONY: help demo test check install lock prove bench-pull clean
+.PHONY: help demo test check install lock prove bench-pull bench-extract clean
 
 help:            ## what can be made
 	@sed -n 's/^\([a-z-]*\): .*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
 
-demo: install    ## rehearse the whole job against a simulated Marketo (DEMO="--leads 5000 --faults" passes options)
-	@$(BIN)/syncd demo $(DEMO)
+demo: install    ## rehearse the whole job against a simulated Marketo (SOURCE=soap for another source, DEMO="--leads 5000 --faults" for options)
+	@$(BIN)/syncd demo --source $(SOURCE) $(DEMO)
 
 test: check      ## everything CI checks: lint, types, import contracts, tests
 	$(BIN)/python -m pytest -n 2
@@ -27,6 +28,9 @@ prove: install   ## the heavy points of all issues, by name
 
 bench-pull: install ## a pull beside zeep + psycopg, beside its own steps, and beside COPY
 	@$(BIN)/python -m tests.benchmarks.pull
+
+bench-extract: install ## a file of an extract beside the csv module and pages of upserts
+	@$(BIN)/python -m tests.benchmarks.extract
 
 install: $(STAMP) ## .venv with syncd in it, from the lock file with its hashes
 

@@ -19,6 +19,7 @@ from syncd.core.clock import Clock
 from syncd.core.settings import Database, Http, Instance, Settings
 from syncd.flows import loop
 from syncd.flows.answer import Answer
+from syncd.flows.census import CensusTaker
 from syncd.flows.changes import Changes
 from syncd.flows.deletions import Deletions
 from syncd.flows.dictionary import Dictionaries
@@ -241,7 +242,10 @@ class Daemon:
                 flows.append(Changes(instance, pull, wire.activities, vocabulary, lease, clock, metrics, jitter, wire.now))
         may_fill = {pull.name: partial(router.may_fill, pull.name) for pull in through_rest}
         reach = Reach(wire.exports, lease, clock, metrics, jitter)
-        return [*flows, router, *exporters_of(instance, reach, vocabulary, wire.now, may_fill, router.no_updated_at)]
+        taker = CensusTaker(instance, wire.leads, lease, clock, metrics, jitter, wire.now) if instance.census is not None else None
+        flows += [taker] if taker is not None else []
+        on_census = taker.found if taker is not None else None
+        return [*flows, router, *exporters_of(instance, reach, vocabulary, wire.now, may_fill, router.no_updated_at, on_census)]
 
     async def _register(self, instance: Instance, lease: Lease) -> None:
         """Write down what the configuration asks for, and what a daemon before us left half done."""
@@ -273,7 +277,8 @@ class Daemon:
                 return False
 
         async def snapshot() -> Mapping[str, Any]:
-            return status.as_json(await status.read(pool, self._clock.now()))
+            limits = {instance.name: instance.limits for instance in self._settings.instances}
+            return status.as_json(await status.read(pool, self._clock.now(), limits))
 
         async with http.serve(settings, self.metrics, alive, ready, snapshot):
             yield

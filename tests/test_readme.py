@@ -15,12 +15,13 @@ import yaml
 from syncd.cli.commands import app
 from syncd.config import load
 from syncd.core import states
+from syncd.ops.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 EXAMPLE = (ROOT / "config" / "syncd.example.yaml").read_text("utf-8")
-CONTRACT = ("lead", "lead_history", "list_membership", "outbox", "change", "import_job", "pull_window")
-STATES = {"change": states.CHANGE, "import_job": states.IMPORT_JOB, "pull_window": states.WINDOW}
+CONTRACT = ("lead", "lead_history", "list_membership", "outbox", "change", "import_job", "pull_window", "export", "census")
+STATES = {"change": states.CHANGE, "import_job": states.IMPORT_JOB, "pull_window": states.WINDOW, "export": states.EXPORT}
 NAMES = re.compile(r"`([a-z0-9_]+)`")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
@@ -58,7 +59,7 @@ async def test_the_tables_name_every_column(pool: asyncpg.Pool) -> None:
     assert {table: first_cells(table, "column") for table in CONTRACT} == {table: await columns(pool, table) for table in CONTRACT}
 
 
-@pytest.mark.parametrize("table", ["change", "import_job"])
+@pytest.mark.parametrize("table", ["change", "import_job", "export"])
 def test_the_tables_name_every_state(table: str) -> None:
     assert first_cells(table, "state") == set(STATES[table])
 
@@ -86,7 +87,7 @@ async def test_what_the_application_is_granted_suffices(pool: asyncpg.Pool) -> N
 
 
 def invocations() -> Iterator[list[str]]:
-    """The words after `syncd` of each command line in a shell block, and of each `DEMO=…` in the text."""
+    """The words after `syncd` of each command line in a shell block, and of each `DEMO=…` and `SOURCE=…` in the text."""
     for line in "\n".join(blocks("sh")).splitlines():
         for part in re.split(r"&&|[|;>]", re.sub(r"\s#.*", "", line)):
             program, _, rest = part.strip().removeprefix("sudo -u syncd ").partition(" ")
@@ -94,6 +95,8 @@ def invocations() -> Iterator[list[str]]:
                 yield shlex.split(rest)
     for options in re.findall(r'DEMO="([^"]*)"', README):
         yield ["demo", *shlex.split(options)]
+    for source in re.findall(r"SOURCE=(\w+)", README):
+        yield ["demo", "--source", source]
 
 
 def test_every_command_of_the_tour_and_of_production_can_be_given() -> None:
@@ -105,7 +108,7 @@ def test_every_command_of_the_tour_and_of_production_can_be_given() -> None:
 
 
 def test_commands_and_targets_in_the_text_exist() -> None:
-    commands = re.findall(r"`syncd ([a-z]+)([^`]*)`", README.replace("\n", " "))
+    commands = re.findall(r"`syncd ([a-z-]+)([^`]*)`", README.replace("\n", " "))
     for command, rest in commands:
         known = {option for parameter in COMMANDS[command].params for option in parameter.opts}
         assert {word for word in rest.split() if word.startswith("-")} <= known, f"syncd {command}{rest}"
@@ -144,6 +147,13 @@ def test_keys_of_the_yaml_in_the_text_exist() -> None:
     of_tour = {path[-1] for block in blocks("yaml") for path in keys(yaml.safe_load(block))}
     for key in of_tour - {"NAME"}:
         assert re.search(rf"^[ #]*{key}\b|{key}:", EXAMPLE, re.MULTILINE), f"{key} is not in the example"
+
+
+def test_metrics_in_the_text_exist() -> None:
+    known = {name for metric in Metrics().registry.collect() for name in (metric.name, f"{metric.name}_total")}
+    named = set(re.findall(r"`(syncd_[a-z0-9_]+)", README))
+    assert len(named) >= 9
+    assert named <= known
 
 
 def test_links_lead_somewhere() -> None:

@@ -218,8 +218,11 @@ CREATE FUNCTION syncd.staged_expression(cell text, kind text) RETURNS text LANGU
            THEN format('CASE WHEN translate(%1$s, ''0123456789'', '''') IN ('''', ''.'') AND length(%1$s) <= 1000 AND (left(%1$s, 1) <> ''0'' OR %1$s = ''0'' OR %1$s LIKE ''0.%%'') AND %1$s NOT LIKE ''.%%'' AND %1$s NOT LIKE ''%%.'' THEN %1$s ELSE syncd.staged_number(%1$s, true) END', cell)
            WHEN kind = 'boolean'
            THEN format('CASE WHEN %1$s IN (''true'', ''false'') THEN %1$s ELSE CASE lower(syncd.stripped(%1$s) COLLATE "C") WHEN ''true'' THEN ''true'' WHEN ''1'' THEN ''true'' WHEN ''false'' THEN ''false'' WHEN ''0'' THEN ''false'' END END', cell)
-           WHEN kind = 'date' THEN format('syncd.staged_date(%s)', cell)
-           WHEN kind = 'datetime' THEN format('syncd.staged_moment(%s)', cell)
+           -- the last days of a month are left to who knows its length
+           WHEN kind = 'date'
+           THEN format('CASE WHEN %1$s LIKE ''____-__-__'' AND translate(%1$s, ''0123456789'', '''') = ''--'' AND left(%1$s, 4) <> ''0000'' AND substr(%1$s, 6, 2) COLLATE "C" BETWEEN ''01'' AND ''12'' AND substr(%1$s, 9, 2) COLLATE "C" BETWEEN ''01'' AND ''28'' THEN ''"'' || %1$s || ''"'' ELSE syncd.staged_date(%1$s) END', cell)
+           WHEN kind = 'datetime'
+           THEN format('CASE WHEN %1$s LIKE ''____-__-__T__:__:__Z'' AND translate(%1$s, ''0123456789'', '''') = ''--T::Z'' AND left(%1$s, 4) <> ''0000'' AND substr(%1$s, 6, 2) COLLATE "C" BETWEEN ''01'' AND ''12'' AND substr(%1$s, 9, 2) COLLATE "C" BETWEEN ''01'' AND ''28'' AND substr(%1$s, 12, 2) COLLATE "C" <= ''23'' AND substr(%1$s, 15, 2) COLLATE "C" <= ''59'' AND substr(%1$s, 18, 2) COLLATE "C" <= ''59'' THEN ''"'' || %1$s || ''"'' ELSE syncd.staged_moment(%1$s) END', cell)
            END
 $$;
 COMMENT ON FUNCTION syncd.staged_expression(text, text) IS 'SQL that gives a cell the JSON text of describe''s dataType, null where it does not fit; null when the dataType is no other than text';

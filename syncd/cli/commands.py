@@ -108,8 +108,10 @@ def check(config: Config = DEFAULT_CONFIG, instance: Only = None) -> int:
     """Try everything that the YAML needs, and say what to do about what fails.
 
     Tries the YAML, the database and its schema, and of each instance:
-    credentials, permissions, the names of fields. It only reads. While a daemon
-    works for an instance, it is the daemon that makes the check.
+    credentials, permissions, the names of fields. It changes nothing: it reads,
+    and where pulls come through REST it creates a bulk extract of one second
+    and cancels it, never queued, to learn by what extracts can select there.
+    While a daemon works for an instance, it is the daemon that makes the check.
 
     Exit code: 0 when all is well, 1 when something failed, 78 when the YAML
     can't be used.
@@ -157,7 +159,7 @@ def status(
     instance: Only = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with times in ISO 8601.")] = False,
 ) -> int:
-    """Show how far everything is: the daemon, pulls, pushes, import jobs, today's calls."""
+    """Show how far everything is: the daemon, pulls, pushes, exports and imports, today's calls and bytes."""
     import orjson
 
     from syncd.cli import render
@@ -169,7 +171,7 @@ def status(
     if instance:
         instance_of(settings, instance)
     now = _wall_clock(None).now()
-    snapshot = [found for found in _finish(read_status(settings.database, now)) if instance in (None, found.name)]
+    snapshot = [found for found in _finish(read_status(settings, now)) if instance in (None, found.name)]
     if as_json:
         print(orjson.dumps(plain(snapshot), option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode())  # noqa: T201 - the output
         return 0

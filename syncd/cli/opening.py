@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from syncd.core.settings import Database
+from syncd.core.settings import Database, Settings
 from syncd.daemon import database
 from syncd.store import schema, status
 from syncd.store.embedded import DATABASE, ROLE, EmbeddedPostgres, EmbeddedPostgresError
@@ -56,13 +56,14 @@ async def upgrade(settings: Database) -> tuple[str | None, str | None]:
         return await migrate.upgrade(server.dsn)
 
 
-async def read_status(settings: Database, now: datetime) -> list[InstanceStatus]:
+async def read_status(settings: Settings, now: datetime) -> list[InstanceStatus]:
     """The snapshot as of `now`. Raises DatabaseUnavailable, SchemaMismatch."""
-    async with open_database(settings) as dsn:
+    limits = {instance.name: instance.limits for instance in settings.instances}
+    async with open_database(settings.database) as dsn:
         pool = await create_pool(dsn, application_name="syncd status", min_size=1, max_size=1)
         try:
             async with pool.acquire() as connection:
                 await schema.require_head(connection)
-            return await status.read(pool, now)
+            return await status.read(pool, now, limits)
         finally:
             pool.terminate()

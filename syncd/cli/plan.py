@@ -89,11 +89,11 @@ def _kinds(pull: Pull, known: Known, fields: int | None) -> tuple[list[str], lis
     """The dataTypes of the fields asked for, and what is to be said of them."""
     vocabulary = Vocabulary.of([field.as_described() for field in known.fields if field.data_type is not None and not field.vanished])
     described = vocabulary.rest.kinds
+    notes = [] if described else ["Marketo has not described its fields yet: all are taken for short texts (start syncd run once)"]
     if fields is not None:
         usual = sorted(described.values()) or ["string"]
-        return [usual[number % len(usual)] for number in range(fields)], []
+        return [usual[number % len(usual)] for number in range(fields)], notes
     if not described:
-        notes = ["Marketo has not described its fields yet: all are taken for short texts (start syncd run once)"]
         return ["string"] * (len(pull.fields) or 100), notes
     return [described[name] for name in vocabulary.rest.asked(pull.fields) or described], []
 

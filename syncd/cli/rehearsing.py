@@ -1,6 +1,6 @@
 """The commands that need no Marketo; registered with the others in `commands`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -8,6 +8,9 @@ Seed = Annotated[int, typer.Option(metavar="N", help="The same seed makes the sa
 
 
 def demo(
+    source: Annotated[
+        Literal["auto", "bulk_extract", "soap"], typer.Option(help="How leads are pulled: as `source` of a pull in the YAML.")
+    ] = "auto",
     leads: Annotated[int, typer.Option(min=0, metavar="N", help="Leads in the simulated Marketo, to be pulled.")] = 20_000,
     changes: Annotated[int, typer.Option(min=0, metavar="N", help="Changes in the outbox, to be pushed.")] = 60_000,
     seed: Seed = 1,
@@ -23,7 +26,7 @@ def demo(
     from syncd.demo import DemoOptions
     from syncd.demo import run as rehearse
 
-    return asyncio.run(rehearse(DemoOptions(leads=leads, changes=changes, seed=seed, speed=speed, faults=faults, keep=keep)))
+    return asyncio.run(rehearse(DemoOptions(source=source, leads=leads, changes=changes, seed=seed, speed=speed, faults=faults, keep=keep)))
 
 
 def simulate(

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from syncd.core.findings import Finding
 from syncd.marketo.allowance import BLOCK
-from syncd.store.status import BackfillStatus, InstanceStatus, JobStatus, PullStatus, PushStatus
+from syncd.store.status import BackfillStatus, BytesStatus, CensusStatus, ExportStatus, InstanceStatus, JobStatus, PullStatus, PushStatus
 from syncd.store.story import Changed, Deleted, Joined, Left, Present, Seen, Sent, Story
 from syncd.store.usage import ApiUser
 
@@ -50,9 +50,15 @@ def status_of(instance: InstanceStatus, now: datetime) -> RenderableType:
     facts.add_row("leads in the mirror", f"{instance.leads:,}")
     calls = ", ".join(f"{api} {count:,}" for api, count in sorted(instance.calls_today.items()))
     facts.add_row("calls today (US Central)", f"{calls} (charged ahead in blocks of {BLOCK} at most)" if calls else "none")
+    if instance.exports or instance.extract_bytes.completed or any(pull.source not in (None, "soap") for pull in instance.pulls):
+        facts.add_row("extract bytes today", _extract_bytes(instance.extract_bytes))
+    if instance.census:
+        facts.add_row("last census", _census(instance.census, now))
     parts: list[RenderableType] = [facts]
     if instance.pulls:
-        parts.append(_pulls(instance.pulls, now))
+        parts += [_pulls(instance.pulls, now), _ways(instance.pulls, now)]
+    if instance.exports:
+        parts.append(_exports(instance.exports, now))
     if instance.pushes:
         parts.append(_pushes(instance.pushes, now))
     if instance.live_jobs:
@@ -68,6 +74,22 @@ def _holder(instance: InstanceStatus) -> Text:
     if instance.silent_for < ALIVE:
         return _plain(f"{instance.holder}, last sign of life {instance.silent_for:.0f} s ago", "green")
     return _plain(f"none; the last was {instance.holder}, silent for {span(timedelta(seconds=instance.silent_for))}", "red")
+
+
+def _extract_bytes(found: BytesStatus) -> str:
+    size = f"{megabytes(found.completed)} completed, {megabytes(found.under_way)} expected of exports under way"
+    if found.allowed is None or found.left is None:
+        return size
+    return f"{size}, {megabytes(found.left)} of {megabytes(found.allowed)} left until midnight US Central"
+
+
+def _census(census: CensusStatus, now: datetime) -> Text:
+    if census.finished_at is None:
+        return _plain(f"the first one is under way for {span(now - census.started_at)}; {census.leads:,} leads so far")
+    if census.message is not None:
+        return _plain(f"came to nothing {span(now - census.finished_at)} ago: {census.message}", "yellow")
+    found = f"{census.missing:,} were missing from the mirror, {census.surplus:,} in it no longer at Marketo's"
+    return _plain(f"{span(now - census.finished_at)} ago: {census.leads:,} leads at Marketo's; {found}")
 
 
 def _pulls(pulls: Iterable[PullStatus], now: datetime) -> Table:
@@ -87,6 +109,32 @@ def _pulls(pulls: Iterable[PullStatus], now: datetime) -> Table:
             *([f"{pull.leads_dropped:,}"] if drop else []),
             *([_backfill(pull.backfill)] if backfill else []),
             _plain(pull.message or ""),
+        )
+    return table
+
+
+def _ways(pulls: Iterable[PullStatus], now: datetime) -> Table:
+    table = _table("pull", "source", "its leads come by", "leads due", "because")
+    for pull in pulls:
+        due = f"{pull.leads_due:,}, for {span(now - pull.due_since)}" if pull.due_since else f"{pull.leads_due:,}"
+        route = pull.route or "not chosen yet"
+        table.add_row(pull.name, _plain(pull.source or NOTHING), _plain(route), due, _plain(pull.reason or ""))
+    return table
+
+
+def _exports(exports: Iterable[ExportStatus], now: datetime) -> Table:
+    table = _table("export", "pull", "at Marketo", "state", "leads", "bytes", "age", "message")
+    for export in exports:
+        part = f", part {export.part + 1} of {export.parts}" if export.parts > 1 else ""
+        table.add_row(
+            str(export.id),
+            _plain(f"{export.pull}{part}"),
+            _plain(export.export_id or ""),
+            _state(export.state),
+            f"{export.records:,}" if export.records is not None else "",
+            f"{export.bytes:,}" if export.bytes is not None else "",
+            span(now - export.begun_at),
+            _plain(export.message or ""),
         )
     return table
 
@@ -242,6 +290,11 @@ def printable(text: str) -> str:
 def moment(when: datetime) -> str:
     """To the second, in UTC."""
     return f"{when:%Y-%m-%d %H:%M:%S}Z"
+
+
+def megabytes(size: int) -> str:
+    """In millions of bytes, as MB in the YAML."""
+    return f"{size / 1e6:,.1f} MB"
 
 
 def span(length: timedelta) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from datetime import UTC, datetime, timedelta
 
 from syncd.cli.failures import Refused
 from syncd.simulator import FaultRates, ForeignLoad, Report, ScaledClock, Simulator, SimulatorSettings
@@ -16,15 +17,18 @@ instances:
     rest: {{endpoint: "{rest}", client_id: {client_id}, client_secret: {client_secret}}}
     soap: {{endpoint: "{soap}", user_id: {user_id}, encryption_key: {encryption_key}}}
     pulls:
-      people: {{source: soap, select: {{updated_since: 2016-01-01T00:00:00Z}}, \
-fields: [FirstName, LastName, Company, LeadScore], every: 1m}}
-      guests: {{source: soap, select: {{static_list: Events.Guests}}, fields: [Title], every: 1m}}
+      people: {{source: auto, select: {{updated_since: {since:%Y-%m-%dT%H:%M:%SZ}}}, \
+fields: [firstName, lastName, company, leadScore], every: 1m}}
+      guests: {{source: auto, select: {{static_list: Events.Guests}}, fields: [title], every: 10m}}
     pushes:
       contacts: {{lookup_field: email, flush_after: 30s}}
 """
 
 GUESTS = "Events.Guests", 40
 """The static list that the snippet pulls, and how many leads are in it at most."""
+
+UPDATED_WITHIN = timedelta(days=7)
+"""Before the start: two extracts bring them all."""
 
 
 async def simulate(port: int, leads: int, seed: int, speed: float, faults: bool, foreign_jobs_per_hour: float) -> None:
@@ -33,6 +37,7 @@ async def simulate(port: int, leads: int, seed: int, speed: float, faults: bool,
     settings = SimulatorSettings(
         seed=seed,
         leads=leads,
+        updated_since=_since(origin),
         static_lists=(GUESTS,),  # of fewer leads, all are in it
         faults=FaultRates.rough() if faults else FaultRates(),
         foreign=ForeignLoad(jobs_per_hour=foreign_jobs_per_hour),
@@ -47,7 +52,7 @@ async def simulate(port: int, leads: int, seed: int, speed: float, faults: bool,
         await simulator.stop()
         raise Refused(f"cannot listen on 127.0.0.1:{port} ({os.strerror(error.errno or 0)}); choose another --port") from None
     try:
-        _print(_yaml(simulator, settings))
+        _print(_yaml(simulator, settings, _since(origin)))
         clock = "" if speed == 1 else f" --clock {speed:g}@{origin:.0f}"
         _print(f"# Its Marketo runs here until Ctrl-C. With the lines above in syncd.yaml: syncd run -c syncd.yaml{clock}")
         await stop.wait()
@@ -56,11 +61,18 @@ async def simulate(port: int, leads: int, seed: int, speed: float, faults: bool,
     _print(_summary(simulator.report()))
 
 
-def _yaml(simulator: Simulator, settings: SimulatorSettings) -> str:
+def _since(origin: float) -> datetime:
+    """When the earliest lead may have been updated: at a midnight."""
+    began = datetime.fromtimestamp(origin, UTC) - UPDATED_WITHIN
+    return began.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _yaml(simulator: Simulator, settings: SimulatorSettings, since: datetime) -> str:
     credentials = settings.credentials
     return SNIPPET.format(
         rest=simulator.rest_endpoint,
         soap=simulator.soap_endpoint,
+        since=since,
         client_id=credentials.client_id,
         client_secret=credentials.client_secret,
         user_id=credentials.soap_user_id,

@@ -56,10 +56,11 @@ class Learned:
     typical: int
 
     def bytes_of(self, span: timedelta | None) -> int:
-        """How many bytes a window of that width probably has."""
+        """How many bytes a window of that width probably has, or somewhat less: few leads may as well be twice as many."""
         if span is None:
             return self.typical
-        return math.ceil(span.total_seconds() * self.leads_per_second * self.bytes_per_lead)
+        leads = span.total_seconds() * self.leads_per_second
+        return math.ceil((leads + 2 * math.sqrt(leads)) * self.bytes_per_lead)
 
     def span_of(self, size: float) -> timedelta:
         """How wide a window of so many bytes probably is, a second at least."""

@@ -27,6 +27,11 @@ def quota_day(now: datetime) -> date:
     return now.astimezone(CENTRAL).date()
 
 
+def day_began(now: datetime) -> datetime:
+    """When the quota day began that the moment belongs to, in UTC."""
+    return datetime.combine(quota_day(now), time(), CENTRAL).astimezone(UTC)
+
+
 def next_reset(now: datetime) -> datetime:
     """The next midnight US Central after `now`, in UTC; right across both changes of the clock."""
     return datetime.combine(quota_day(now) + timedelta(days=1), time(), CENTRAL).astimezone(UTC)
@@ -39,5 +44,5 @@ def resume_at(now: datetime) -> datetime:
     literally, which in summer is one o'clock. Whoever asks before the moment that it named comes to that moment or an earlier
     one: hence the last time is cut at the end of UNSURE, from which on the answer is another.
     """
-    sure = datetime.combine(quota_day(now), time(), CENTRAL).astimezone(UTC) + UNSURE
+    sure = day_began(now) + UNSURE
     return min(now + ASK_AGAIN, sure) if now < sure else next_reset(now)

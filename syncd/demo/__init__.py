@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import random
 import shlex
 import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import datetime, timedelta
 
 from rich.console import Console
 from rich.live import Live
@@ -17,7 +17,7 @@ from syncd.daemon import Daemon
 from syncd.demo.proof import prove
 from syncd.demo.report import show
 from syncd.demo.stage import DemoOptions, Rehearsal, prepare
-from syncd.demo.traffic import INSTANCE, PULL, edit_by_others
+from syncd.demo.traffic import INSTANCE, PULL
 from syncd.demo.view import Glance
 from syncd.store.binaries import find_binaries
 from syncd.store.embedded import EmbeddedPostgresError
@@ -28,6 +28,7 @@ STOPPED_WITHIN = 10.0  # seconds, real
 STALLED_AFTER = 60.0  # seconds, real, without anything moving; or as long as ten minutes of the rehearsal's clock
 LINE_EVERY = 3.0  # seconds, real
 LOOK_EVERY = 0.5  # seconds, real
+CLOCKS_DIFFER = timedelta(seconds=2)  # at most: Marketo's time is told to the second
 LOOKING_SHARE = 0.1  # of the time, at most, goes into looking: at large sizes the counts take longer
 
 IN_STATE = "SELECT state, count(*) AS changes FROM syncd.change WHERE instance = $1 GROUP BY state"
@@ -35,9 +36,17 @@ LEADS = "SELECT count(*) FROM syncd.lead WHERE instance = $1 AND deleted_at IS N
 UNSETTLED = "SELECT EXISTS (SELECT FROM syncd.outbox WHERE instance = $1 AND state <> 'parked')"
 CAUGHT_UP = """
 SELECT planned_until > $3 AND NOT EXISTS (SELECT FROM syncd.pull_window w WHERE (w.instance, w.pull) = (p.instance, p.pull)
-                                                                      AND w.state IN ('open', 'blocked'))
+                                                                      AND w.state IN ('open', 'blocked') AND w.starts_at <= $3)
+   AND NOT EXISTS (SELECT FROM syncd.lead_due d WHERE (d.instance, d.pull) = (p.instance, p.pull))
   FROM syncd.pull p WHERE instance = $1 AND pull = $2
 """
+# A look at both logs that began since, and marked again what was written after it had gone.
+LOSSES_SEEN = """
+SELECT count(DISTINCT stream) = 2 AND NOT EXISTS (SELECT FROM syncd.lead_gone g JOIN syncd.lead l USING (instance, lead_id)
+                                                   WHERE instance = $1 AND l.deleted_at IS NULL)
+  FROM syncd.activity_token WHERE instance = $1 AND stream IN ('deletions', 'merges') AND NOT under_way AND looked_at > $2
+"""
+DUE = "SELECT count(*) FROM syncd.lead_due WHERE instance = $1"
 QUERIES = (
     ("how the changes ended", "SELECT state, count(*) FROM syncd.change GROUP BY 1 ORDER BY 2 DESC"),
     ("what Marketo refused", "SELECT id, key, reason FROM syncd.change WHERE state = 'rejected' LIMIT 20"),
@@ -99,7 +108,12 @@ async def _rehearse(options: DemoOptions, console: Console) -> int:
         async with _daemon(rehearsal) as daemon:
             await _until_at_rest(rehearsal, daemon)
         proof = await prove(
-            rehearsal.connection, rehearsal.simulator, rehearsal.settings.instances[0], rehearsal.application.enqueued, not options.faults
+            rehearsal.connection,
+            rehearsal.simulator,
+            rehearsal.settings.instances[0],
+            rehearsal.application.enqueued,
+            not options.faults,
+            rehearsal.others.lost,
         )
         show(proof, console, time.monotonic() - began, time.process_time() - processor)
         if options.keep:
@@ -126,11 +140,9 @@ async def _daemon(rehearsal: Rehearsal) -> AsyncIterator["asyncio.Task[None]"]:
 
 async def _until_at_rest(rehearsal: Rehearsal, daemon: "asyncio.Task[None]") -> None:
     """Let application and strangers do their part, and show it, until nothing is left to do on either side."""
-    options, world, clock = rehearsal.options, rehearsal.simulator.world, rehearsal.clock
-    others = random.Random(f"{options.seed}:others")  # noqa: S311
     tasks = [
-        asyncio.create_task(rehearsal.application.run(rehearsal.postgres.dsn, clock)),
-        asyncio.create_task(edit_by_others(world, others, clock)),
+        asyncio.create_task(rehearsal.application.run(rehearsal.postgres.dsn, rehearsal.clock)),
+        asyncio.create_task(rehearsal.others.run(rehearsal.clock)),
     ]
     watch = asyncio.create_task(_watch(rehearsal, tasks))
     try:
@@ -148,7 +160,7 @@ async def _until_at_rest(rehearsal: Rehearsal, daemon: "asyncio.Task[None]") -> 
 async def _watch(rehearsal: Rehearsal, tasks: list["asyncio.Task[None]"]) -> None:
     """Show glances until all is at rest. Raises RehearsalError when nothing moves any more."""
     stalled_after = max(STALLED_AFTER, 600 / rehearsal.options.speed)
-    rest: object = None
+    rest: datetime | None = None
     moved_at = time.monotonic()
     seen: object = None
     with _screen(rehearsal) as draw:
@@ -167,7 +179,7 @@ async def _watch(rehearsal: Rehearsal, tasks: list["asyncio.Task[None]"]) -> Non
                 rest = None
             elif rest is None:
                 rest = rehearsal.clock.now()
-            elif await rehearsal.connection.fetchval(CAUGHT_UP, INSTANCE, PULL, rest):
+            elif await _has_caught_up(rehearsal, rest):
                 return
             await asyncio.sleep(max(LOOK_EVERY, (time.monotonic() - began) / LOOKING_SHARE))
 
@@ -177,6 +189,14 @@ async def _has_work(rehearsal: Rehearsal) -> bool:
     return any(slot.owner == "ours" for slot in rehearsal.simulator.slots()) or bool(
         await rehearsal.connection.fetchval(UNSETTLED, INSTANCE)
     )
+
+
+async def _has_caught_up(rehearsal: Rehearsal, rest: datetime) -> bool:
+    """Whether the mirror knows all that has happened up to `rest`."""
+    lost_at = rehearsal.others.lost_at
+    if lost_at is not None and not await rehearsal.connection.fetchval(LOSSES_SEEN, INSTANCE, lost_at + CLOCKS_DIFFER):
+        return False
+    return bool(await rehearsal.connection.fetchval(CAUGHT_UP, INSTANCE, PULL, rest))
 
 
 async def _glance(rehearsal: Rehearsal) -> Glance:
@@ -191,6 +211,8 @@ async def _glance(rehearsal: Rehearsal) -> Glance:
         slots=simulator.slots(),
         calls_last_20s=simulator.report().calls_last_20s,
         calls_limit=rehearsal.settings.instances[0].limits.calls_per_20s,
+        exports=simulator.exports(),
+        due=await connection.fetchval(DUE, INSTANCE),
     )
 
 

@@ -5,7 +5,7 @@ Written apart from `syncd.core.mirror`, so that a mistake there is not repeated 
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -69,15 +69,20 @@ class Comparison:
             self.differences.append(f"lead {lead_id}: {what}")
 
 
-async def compare(truth: Truth, connection: Connection, instance: str) -> Comparison:
-    """Walk both sides in id order, in bounded memory. `truth` as `World.truth` gives it."""
+async def compare(truth: Truth, connection: Connection, instance: str, nothing: Collection[str] = ()) -> Comparison:
+    """Walk both sides in id order, in bounded memory. `truth` as `World.truth` or `World.rest_truth` gives it.
+
+    A text in `nothing` counts as no value, on both sides: that of an extract can't be told from an empty one.
+    """
     result = Comparison()
-    marketo = _next(truth)
+    empty = {json.dumps(text) for text in nothing}
+    held = (_record(*each, empty) for each in truth)
+    marketo = next(held, None)
     async with connection.transaction():
-        async for mirror in _mirrored(connection, instance):
+        async for mirror in _mirrored(connection, instance, empty):
             result.mirror.add(mirror)
             while marketo is not None and marketo.lead_id < mirror.lead_id:
-                marketo = _missing(marketo, truth, result)
+                marketo = _missing(marketo, held, result)
             if marketo is None or marketo.lead_id > mirror.lead_id:
                 result.differs(mirror.lead_id, "is in Postgres only")
                 continue
@@ -85,9 +90,9 @@ async def compare(truth: Truth, connection: Connection, instance: str) -> Compar
             names = sorted(name for name in {*marketo.fields, *mirror.fields} if marketo.fields.get(name) != mirror.fields.get(name))
             if names:
                 result.differs(mirror.lead_id, f"differs in {', '.join(names)}")
-            marketo = _next(truth)
+            marketo = next(held, None)
     while marketo is not None:
-        marketo = _missing(marketo, truth, result)
+        marketo = _missing(marketo, held, result)
     return result
 
 
@@ -110,25 +115,21 @@ def canonical_json(name: str, value: object) -> str:
     return json.dumps(value)
 
 
-def _missing(marketo: Record, truth: Truth, result: Comparison) -> Record | None:
+def _missing(marketo: Record, held: Iterator[Record], result: Comparison) -> Record | None:
     result.marketo.add(marketo)
     result.differs(marketo.lead_id, "is in Marketo only")
-    return _next(truth)
+    return next(held, None)
 
 
-def _next(truth: Truth) -> Record | None:
-    found = next(truth, None)
-    if found is None:
-        return None
-    lead_id, email, values = found
-    fields = {name: canonical(name, text) for name, text in values.items()}
+def _record(lead_id: int, email: str | None, values: Mapping[str, str], empty: Collection[str]) -> Record:
+    fields = {name: told for name, text in values.items() if (told := canonical(name, text)) not in empty}
     return Record(lead_id, fields if email is None else {**fields, "email": json.dumps(email)})
 
 
-async def _mirrored(connection: Connection, instance: str) -> AsyncIterator[Record]:
+async def _mirrored(connection: Connection, instance: str, empty: Collection[str]) -> AsyncIterator[Record]:
     async for row in connection.cursor(MIRROR, instance, prefetch=500):
         attributes = json.loads(row["attributes"], parse_int=Decimal, parse_float=Decimal)
-        fields = {name: canonical_json(name, value) for name, value in attributes.items()}
+        fields = {name: told for name, value in attributes.items() if (told := canonical_json(name, value)) not in empty}
         # Marketo refuses what does not fit its own types: a misfit here is a difference.
         fields.update((name, f"misfit {value}") for name, value in json.loads(row["misfits"] or "{}").items())
         if row["email"] is not None:

@@ -41,6 +41,7 @@ SELECT count(*) FILTER (WHERE state = 'settled') AS settled, count(*) AS tried, 
        coalesce(sum(rejected), 0)::bigint AS rejected
   FROM syncd.import_job WHERE instance = $1
 """
+MARKED = "SELECT lead_id, merged_into FROM syncd.lead WHERE instance = $1 AND deleted_at IS NOT NULL"
 IN_ORDER = """
 SELECT lower(btrim(key, E' \\t\\r\\n')) AS key, fields::text AS fields, state FROM syncd.change
  WHERE instance = $1 AND state IN ('applied', 'warned', 'unverified') ORDER BY 1, id
@@ -48,6 +49,8 @@ SELECT lower(btrim(key, E' \\t\\r\\n')) AS key, fields::text AS fields, state FR
 
 
 Expected = Mapping[str, set[str | None]]
+Lost = Mapping[int, int | None]
+"""Leads that are gone, and which lead each was merged into."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,18 @@ class Proof:
         return all(check.holds for check in self.checks)
 
 
-async def prove(connection: Connection, simulator: Simulator, instance: Instance, enqueued: int, faultless: bool) -> Proof:
-    """Check everything, once both sides are at rest. `enqueued` is what the application says it has committed."""
-    name, report = instance.name, simulator.report()
-    comparison = await compare(simulator.world.truth(instance.pulls[0].fields), connection, name)
+async def prove(
+    connection: Connection, simulator: Simulator, instance: Instance, enqueued: int, faultless: bool, lost: Lost | None = None
+) -> Proof:
+    """Check everything, once both sides are at rest.
+
+    `enqueued` is what the application says it has committed, `lost` all that has gone, where somebody knows.
+    """
+    name, report, pull = instance.name, simulator.report(), instance.pulls[0]
+    if pull.source == "soap":
+        comparison = await compare(simulator.world.truth(pull.fields), connection, name)
+    else:
+        comparison = await compare(simulator.world.rest_truth(pull.fields), connection, name, nothing=("null",))
     outcomes = {row["state"]: row["changes"] for row in await connection.fetch(OUTCOMES, name)}
     reasons = [(row["state"], row["reason"] or "", row["changes"]) for row in await connection.fetch(REASONS, name)]
     checks = [
@@ -82,7 +93,10 @@ async def prove(connection: Connection, simulator: Simulator, instance: Instance
         await _accounted_for(connection, name, enqueued, outcomes),
         await _last_value_wins(connection, name, simulator.world),
         await _jobs_add_up(connection, name, report, faultless),
+        *([] if lost is None else [await losses_marked(connection, name, lost)]),
         *_within_limits(instance, report),
+        *([] if pull.source == "soap" else _extracts(instance, report)),
+        *([_followed(report)] if pull.source == "auto" else []),
     ]
     return Proof(comparison, outcomes, reasons, report, checks)
 
@@ -104,6 +118,15 @@ async def _accounted_for(connection: Connection, instance: str, enqueued: int, o
     if counted["rows"] != counted["ids"]:
         detail += f" with {counted['ids']:,} different ids"
     return Check("every change accounted for", holds, detail + (f", {unsettled:,} not settled" if unsettled else ""))
+
+
+async def losses_marked(connection: Connection, instance: str, lost: Lost) -> Check:
+    """What is marked has gone, and where to; that nothing else is left unmarked shows the comparison."""
+    marked = {row["lead_id"]: row["merged_into"] for row in await connection.fetch(MARKED, instance)}
+    merged = sum(winner is not None for winner in lost.values())
+    wrong = [lead_id for lead_id, winner in marked.items() if lead_id not in lost or lost[lead_id] != winner]
+    detail = f"{len(lost) - merged:,} deleted, {merged:,} merged; {len(marked):,} of them had been pulled"
+    return Check("leads that are gone", not wrong, detail + (f"; marked wrongly: {wrong[:SHOWN]}" if wrong else ""))
 
 
 async def _last_value_wins(connection: Connection, instance: str, world: World) -> Check:
@@ -182,6 +205,25 @@ def _within_limits(instance: Instance, report: Report) -> list[Check]:
         Check("no key in two live jobs", not report.duplicate_live_key_count, f"{report.duplicate_live_key_count:,}"),
         Check("no duplicate leads", not report.duplicate_leads_created, f"{report.duplicate_leads_created:,}"),
     ]
+
+
+def _extracts(instance: Instance, report: Report) -> list[Check]:
+    limits, largest = instance.limits, max(report.export_bytes.values(), default=0)
+    too_soon = report.violations.get("export polled within a minute", 0)
+    looks = f"{sum(report.export_polls.values()):,} looks at {report.exports_enqueued:,} exports"
+    return [
+        _at_most("export slots held", report.most_exports_held_ours, limits.export_slots, f"{report.most_exports_held} with strangers'"),
+        _at_most(
+            "exports running", report.most_exports_running_ours, limits.export_running, f"{report.most_exports_running} with strangers'"
+        ),
+        Check("no export looked at twice a minute", not too_soon, looks),
+        _at_most("bytes of extracts in a day", largest, limits.export_daily_bytes, f"{report.downloaded_bytes:,} downloaded"),
+    ]
+
+
+def _followed(report: Report) -> Check:
+    detail = f"{report.activities_served:,} activities read, and {report.leads_read:,} leads by their ids"
+    return Check("news by the activity log", report.leads_read > 0, detail)
 
 
 def _at_most(name: str, most: int, limit: int, detail: str) -> Check:

@@ -1,15 +1,17 @@
-"""What goes on around syncd during a rehearsal: an application that enqueues changes, and people who edit leads in Marketo."""
+"""What goes on around syncd during a rehearsal: an application that enqueues changes, and what others do in Marketo itself."""
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
 import asyncpg
 
 from syncd.core.clock import Clock
-from syncd.simulator import World
+from syncd.simulator import Simulator, World
 from syncd.store.leases import Connection
 
 INSTANCE, PUSH, PULL = "rehearsal", "contacts", "people"
@@ -17,7 +19,8 @@ INSTANCE, PUSH, PULL = "rehearsal", "contacts", "people"
 PORTIONS = 30
 BETWEEN_PORTIONS = (1.0, 8.0)  # seconds of the rehearsal's clock
 EDITED_BY_OTHERS = 0.02  # of the leads, over the whole run
-EDITS = 20
+EDITS = 40
+EXPORTS_BY_OTHERS = 0.2  # how often an edit comes with an export
 HOT_KEYS = 100
 
 _COMPANY = ("Acme, Inc.", 'Bolt & "Nut" Co', "Grün GmbH", "Ümlaut AG", "東京商事", "O'Neill; Sons", "<Brackets> Ltd")
@@ -69,19 +72,56 @@ class Application:
         self.enqueued += len(rows)
 
 
-async def edit_by_others(world: World, chance: random.Random, clock: Clock) -> None:
-    """People edit leads in Marketo itself; never a field that the application sets, so that it stays clear who set what."""
-    ids = [lead.id for lead in world]
-    for _ in range(EDITS):
-        await clock.sleep(chance.uniform(1.0, 8.0))
-        for lead_id in chance.sample(ids, round(len(ids) * EDITED_BY_OTHERS / EDITS)):
-            world.update(lead_id, {"website": f"https://www.example.org/?visit={chance.randrange(10**6)}"})
+class Others:
+    """People who edit leads in Marketo itself, delete and merge a few, and have some exported.
+
+    They edit no field that the application sets, so that it stays clear who set what, and lose only leads that it leaves alone:
+    `spare`, three for each edit in a world that is large enough.
+    """
+
+    def __init__(self, simulator: Simulator, chance: random.Random) -> None:
+        self._simulator = simulator
+        self._chance = chance
+        self._ids = [lead.id for lead in simulator.world]
+        self.spare = chance.sample(self._ids, min(3 * EDITS, len(self._ids) // 10))
+        self.lost: dict[int, int | None] = {}
+        """The leads that are gone, and which lead each was merged into."""
+        self.lost_at: datetime | None = None
+
+    async def run(self, clock: Clock) -> None:
+        spare = iter(self.spare)
+        for _ in range(EDITS):
+            await clock.sleep(self._chance.uniform(1.0, 8.0))
+            self._edit()
+            for deleted, winner, loser in zip(*[spare] * 3, strict=False):
+                self._lose(deleted, winner, loser)
+                self.lost_at = clock.now()
+                break
+            if self._chance.random() < EXPORTS_BY_OTHERS:
+                with suppress(ValueError):  # the queue is full
+                    self._simulator.add_foreign_export(self._chance.uniform(5.0, 15.0), 1_000_000)
+
+    def _edit(self) -> None:
+        world, chance = self._simulator.world, self._chance
+        for lead_id in chance.sample(self._ids, round(len(self._ids) * EDITED_BY_OTHERS / EDITS)):
+            if lead_id not in self.lost:
+                world.update(lead_id, {"website": f"https://www.example.org/?visit={chance.randrange(10**6)}"})
         world.create({"firstName": "Walk-in", "email": f"Walk.In.{chance.randrange(10**9)}@example.net", "website": ""})
 
+    def _lose(self, deleted: int, winner: int, loser: int) -> None:
+        world = self._simulator.world
+        world.delete(deleted)
+        world.merge(winner, [loser])
+        self.lost |= {deleted: None, loser: winner}
 
-def addressable(world: World) -> list[str]:
-    """The emails that one lead alone has: of several, Marketo updates whichever was updated last, and nobody could foretell which."""
-    return [lead.email for lead in world if lead.email and len(world.by_email(lead.email)) == 1]
+
+def addressable(world: World, but: Collection[int] = ()) -> list[str]:
+    """The emails that one lead alone has: of several, Marketo updates whichever was updated last, and nobody could foretell which.
+
+    Leads whose ids are in `but` are passed over.
+    """
+    left_alone = set(but)
+    return [lead.email for lead in world if lead.email and lead.id not in left_alone and len(world.by_email(lead.email)) == 1]
 
 
 def invent_changes(count: int, chance: random.Random, emails: Sequence[str]) -> Iterator[Change]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from structlog.typing import EventDict, WrappedLogger
 
-from syncd.simulator import Slot
+from syncd.simulator import ExportView, Slot
 
 RATE_OVER = 5.0  # real seconds that a rate looks back
 EVENTS_KEPT = 40
@@ -28,6 +28,7 @@ _COLOURS = {
     "unverified": "bold red",
     "superseded": "cyan",
 }
+_EXPORT_STATES = {"Processing": "running", "Queued": "queued", "Completed": "complete"}
 _UNTOLD = frozenset({"event", "level", "time", "instance", "logger", "request_id", "sha256"})
 
 
@@ -45,6 +46,19 @@ class Glance:
     slots: Sequence[Slot]
     calls_last_20s: int
     calls_limit: int
+    exports: Sequence[ExportView] = ()
+    due: int = 0
+    """Leads that are to be read by their ids."""
+
+    @property
+    def extracts(self) -> str:
+        """How Marketo's export queue stands, in words."""
+        told = [job for job in self.exports if job.state in _EXPORT_STATES]
+        return _counted(f"{'foreign ' * (job.owner != 'ours')}{_EXPORT_STATES[job.state]}" for job in told) or "none"
+
+    @property
+    def waits_for_extracts(self) -> bool:
+        return any(job.owner == "ours" and job.state in ("Queued", "Processing") for job in self.exports)
 
     @property
     def settled(self) -> int:
@@ -93,7 +107,7 @@ class Board:
         layout = Layout()
         layout.split_column(
             Layout(self._title(now), size=1),
-            Layout(_panel("Marketo → Postgres", self._pull(now)), size=3),
+            Layout(_panel("Marketo → Postgres", self._pull(now)), size=4),
             Layout(_panel("Postgres → Marketo", self._outbox(now)), size=5),
             Layout(_panel("Marketo's import slots", _slots(now.slots)), size=5),
             Layout(_panel("calls in the last 20 s", _calls(now)), size=3),
@@ -109,7 +123,8 @@ class Board:
         return (
             f"{self._elapsed(now)}  in: {now.leads:,} of {now.leads_in_marketo:,} leads, {leads:,.0f}/s, {_left(now, leads)}"
             f" | out: {now.settled:,} of {now.enqueued:,} settled, {changes:,.0f}/s ({states or 'nothing yet'})"
-            f" | slots: {slots} | calls: {now.calls_last_20s}/{now.calls_limit} in 20 s"
+            f" | slots: {slots} | extracts: {now.extracts}; {now.due:,} due by id"
+            f" | calls: {now.calls_last_20s}/{now.calls_limit} in 20 s"
         )
 
     def _rates(self, now: Glance) -> tuple[float, float]:
@@ -128,7 +143,8 @@ class Board:
     def _pull(self, now: Glance) -> RenderableType:
         rate = self._leads.note(now.at, now.leads)
         words = f"{now.leads:,} of {now.leads_in_marketo:,} leads  {rate:,.0f}/s  {_left(now, rate)}"
-        return _bar([(now.leads, "green")], now.leads_in_marketo, words)
+        ways = Text(f"{now.due:,} due by id; extracts: {now.extracts}", "dim", no_wrap=True, overflow="ellipsis")
+        return Group(_bar([(now.leads, "green")], now.leads_in_marketo, words), ways)
 
     def _outbox(self, now: Glance) -> RenderableType:
         rate = self._changes.note(now.at, now.settled)
@@ -234,7 +250,9 @@ def _left(now: Glance, rate: float) -> str:
     missing = now.leads_in_marketo - now.leads
     if missing <= 0:
         return "caught up"
-    return f"{missing / rate:,.0f} s left" if rate > 0 else "time left unknown"
+    if rate <= 0:
+        return "waiting for extracts" if now.waits_for_extracts else "time left unknown"
+    return f"{missing / rate:,.0f} s left"
 
 
 def _counted(words: Iterable[str]) -> str:

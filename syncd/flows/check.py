@@ -1,4 +1,7 @@
-"""Tries every way to an instance that its configuration needs, by reads only, and says what to do about each that fails."""
+"""Tries every way to an instance that its configuration needs, and says what to do about each that fails.
+
+By reads only, but for an export that is created and cancelled, never queued, to learn which filters there are (offers.py).
+"""
 
 import asyncio
 import difflib
@@ -12,11 +15,11 @@ from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
 from syncd.core.findings import Finding
 from syncd.core.mirror import Dictionary, Vocabulary
-from syncd.core.route import NoWay, Offers
+from syncd.core.route import ASK_FOR_ACTIVITIES, NoWay, Offers
 from syncd.core.settings import Instance, Keys, Limits, Pull, Push, StaticList
 from syncd.core.values import Field
 from syncd.core.windows import floor_second
-from syncd.flows.offers import offers, way_of
+from syncd.flows.offers import may_read_activities, offers, way_of
 from syncd.marketo.describe import describe
 from syncd.marketo.imports import Imports
 from syncd.marketo.rest import RestApi
@@ -93,15 +96,26 @@ async def _describe(instance: Instance, wire: Wire, clock: Clock, path: str) -> 
 async def _ways(instance: Instance, wire: Wire, dictionary: Dictionary, clock: Clock, path: str) -> list[Finding]:
     """Which way each pull through REST will go; how many leads there are nobody knows here."""
     pulls = [pull for pull in instance.pulls if pull.source != "soap"]
-    if not pulls:
-        return []
     now = clock.now()
+    if not pulls:
+        return [await _deletions(wire, now)] if instance.pulls else []
     try:
         offered = await offers(wire, now)
     except Fault as fault:
         remedy = _remedy(fault, f"{path}.rest.endpoint", path, "to read leads and to make bulk extracts of them")
         return [Finding("REST bulk extract", False, str(fault), remedy)]
     return [_way(pull, offered, dictionary, now, instance.limits) for pull in pulls]
+
+
+async def _deletions(wire: Wire, now: datetime) -> Finding:
+    """Pulls by pages see none by themselves; whatever becomes of this, they go on."""
+    what = "REST activities"
+    try:
+        if await may_read_activities(wire, now):
+            return Finding(what, True, "deletions and merges are seen")
+    except Fault as fault:
+        return Finding(what, True, f"not known now, which stops nothing: {fault}")
+    return Finding(what, True, f"the API user may not read the activity log: deletions and merges are not seen; {ASK_FOR_ACTIVITIES}")
 
 
 def _way(pull: Pull, offered: Offers, dictionary: Dictionary, now: datetime, limits: Limits) -> Finding:

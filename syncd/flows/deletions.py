@@ -65,6 +65,8 @@ class Deletions:
         self._oldest_export = oldest_export
         self._looks = {stream: Looks(instance.name, stream, OVERLAP, api.token_since, lease, marketo_now) for stream in (DELETIONS, MERGES)}
         self._to_read: list[str] = []
+        self._under_way_since: datetime | None = None
+        """When the oldest of what was under way at the end of the last look was asked for: it may have been written since."""
         self._next_at: datetime | None = None
         self._faults = 0
         self._told: str | None = None
@@ -96,7 +98,7 @@ class Deletions:
         page = await looks.page(read)
         oldest = await self._oldest_export() if self._oldest_export is not None else None
         async with self._lease.transaction() as connection:
-            now, at_marketo = self._clock.now(), self._marketo_now()
+            at_marketo, now = self._marketo_now(), self._clock.now()  # at once: their difference dates what has gone
             fresh = await looks.write(connection, page)
             went = _gone(stream, fresh, now, at_marketo)
             marked = await gone.note(connection, self.instance, went, now, self._history) if went else 0
@@ -104,11 +106,13 @@ class Deletions:
                 await self._note_winners(connection, fresh, now)
             ends = page.last and len(self._to_read) == 1
             if ends:
-                since = now - IN_FLIGHT_FOR if oldest is None else min(oldest, now - IN_FLIGHT_FOR)
+                since = now - KEEP if self._under_way_since is None else self._under_way_since
                 marked += await gone.reapply(connection, self.instance, since, now, self._history)
                 await gone.forget(connection, self.instance, now - KEEP)
         if page.last:
             self._to_read.pop(0)
+        if ends:
+            self._under_way_since = now - IN_FLIGHT_FOR if oldest is None else min(oldest, now - IN_FLIGHT_FOR)
         self._metrics.gone(self.instance, marked)
         if marked:
             self._log.info("leads_gone", stream=stream, leads=marked)

@@ -95,7 +95,7 @@ class ExportStarter:
         if state is None:
             return Idle(now + SECOND)
         if now < self._not_before:
-            return Idle(min(self._not_before, now + LOOK_EVERY))
+            return Idle(min(self._not_before, now + POLL.min))
         for job in mine:
             if job.state == "unconfirmed" and self._find_at <= now and job.begun_at + FIND_AFTER <= now:
                 return await self._find(job, now)
@@ -115,7 +115,7 @@ class ExportStarter:
             if not windows or isinstance(outcome, Worked):  # news go before backfills
                 return outcome
         if not windows or now < self._shared.may_ask_at(self._of):
-            return Idle(now + LOOK_EVERY)
+            return Idle(min(max(self._shared.may_ask_at(self._of), now + LOOK_EVERY), now + POLL.min))
         async with self._shared.asking:
             return await self._ask_for(windows, now)
 

@@ -195,6 +195,7 @@ class ExportLoader:
     async def _write(self, load: _Load, staged: Staged, asker: Asker | None, came: _Loaded) -> None:
         window, now, after = load.window, self._clock.now(), 0
         async with self._lease.transaction() as connection:
+            await staging.begin(connection)
             while (piece := await staging.next_slice(connection, staged, after)) is not None:
                 after = piece.upto
                 if asker is None or window.ids_only:

@@ -8,11 +8,11 @@ import structlog
 
 from syncd.core.faults import Fault
 from syncd.core.polling import QueuedJob, median, next_looks
-from syncd.core.quota import resume_at
+from syncd.core.quota import day_began, resume_at
 from syncd.core.retry import decide
 from syncd.core.states import IN_EXPORT_QUEUE
 from syncd.core.values import ExportStatus
-from syncd.flows.exporting import KEPT_FOR, POLL, UNKNOWN_JOB, Exporting, Reach, day_began, shares
+from syncd.flows.exporting import KEPT_FOR, POLL, UNKNOWN_JOB, Exporting, Reach, shares
 from syncd.flows.loop import Idle, Outcome, Worked
 from syncd.store import cursors, exports
 from syncd.store.exports import Export

@@ -4,11 +4,11 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 
 from syncd.core.clock import Clock
 from syncd.core.polling import gap, median
-from syncd.core.quota import CENTRAL, quota_day
+from syncd.core.quota import day_began
 from syncd.core.settings import Limits, Poll
 from syncd.core.slots import wanted_in_flight
 from syncd.core.states import IN_EXPORT_QUEUE
@@ -98,8 +98,3 @@ class Exporting:
 def shares(window: ExtractWindow) -> tuple[Window, Window] | None:
     """The halves in which to ask for a window that came to nothing as a whole."""
     return halves(window.window) if window.window is not None and window.depth < DEEPEST_SPLIT else None
-
-
-def day_began(now: datetime) -> datetime:
-    """When the quota day began that the moment belongs to."""
-    return datetime.combine(quota_day(now), time(), CENTRAL).astimezone(UTC)

@@ -20,8 +20,7 @@ UNKNOWN_LEADS = 1_000_000
 async def offers(wire: Wire, now: datetime) -> Offers:
     """What the instance lets this API user do, by four calls that take no slot and no bytes. Raises Fault when that can't be told."""
     assert wire.exports is not None, "only REST has ways to choose from"
-    assert wire.activities is not None, "only REST has ways to choose from"
-    by_update, readable = True, True
+    by_update = True
     second = floor_second(now) - SECOND
     try:
         made = await wire.exports.create(("id",), UpdatedBetween(second, second))
@@ -31,13 +30,19 @@ async def offers(wire: Wire, now: datetime) -> Offers:
         if fault.code != NO_UPDATE_FILTER:
             raise
         by_update = False
+    return Offers(by_update, await may_read_activities(wire, now))
+
+
+async def may_read_activities(wire: Wire, now: datetime) -> bool:
+    """Whether the API user may read the activity log, which tells of changes, deletions and merges. Raises Fault."""
+    assert wire.activities is not None, "only REST has an activity log"
     try:
-        await wire.activities.deleted_leads(await wire.activities.token_since(second))
+        await wire.activities.deleted_leads(await wire.activities.token_since(floor_second(now) - SECOND))
     except Fault as fault:
         if fault.nature is not Nature.CONFIGURATION:
             raise
-        readable = False
-    return Offers(by_update, readable)
+        return False
+    return True
 
 
 def way_of(pull: Pull, offered: Offers, dictionary: Dictionary, known_leads: int, now: datetime, limits: Limits) -> Route:

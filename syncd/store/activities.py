@@ -40,7 +40,12 @@ INSERT INTO syncd.activity_seen (instance, stream, guid, seen_at)
 SELECT $1, $2, p.guid, $4 FROM (SELECT DISTINCT unnest($3::text[]) AS guid ORDER BY 1) p
 ON CONFLICT (instance, stream, guid) DO NOTHING RETURNING guid
 """
-SEEN = "SELECT guid FROM syncd.activity_seen WHERE instance = $1 AND stream = $2 AND guid = ANY ($3::text[])"
+# The LIMIT makes each entry a probe of the primary key: a plain condition walked all that was seen, as the table is hardly ever analyzed.
+SEEN = """
+SELECT p.guid
+  FROM unnest($3::text[]) AS p (guid)
+ CROSS JOIN LATERAL (SELECT FROM syncd.activity_seen s WHERE s.instance = $1 AND s.stream = $2 AND s.guid = p.guid LIMIT 1) s
+"""
 FORGET_SEEN = """
 DELETE FROM syncd.activity_seen
  WHERE instance = $1 AND stream = $2

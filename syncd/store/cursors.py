@@ -85,8 +85,8 @@ UPDATE syncd.backfill SET planned_at = coalesce(planned_at, $3), finished_at = $
  WHERE instance = $1 AND pull = $2 AND finished_at IS NULL
 """
 STATE = """
-SELECT p.state, p.planned_until, p.planned_at, p.retry_at, b.id AS backfill, b.since AS backfill_since, p.follows, p.closings,
-       p.closes_from,
+SELECT p.state, p.planned_until, p.planned_at, p.retry_at, b.id AS backfill, b.since AS backfill_since,
+       p.follows, p.closings, p.closes_from,
        EXISTS (SELECT FROM syncd.pull_window w WHERE w.instance = $1 AND w.pull = $2 AND w.state IN ('open', 'blocked')) AS unfinished
   FROM syncd.pull p
   LEFT JOIN LATERAL (

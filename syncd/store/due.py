@@ -22,31 +22,41 @@ SELECT $1, $2, l.lead_id, $3, $4
   FROM syncd.lead l WHERE l.instance = $1 AND l.deleted_at IS NULL AND l.digests ? $2 ORDER BY l.lead_id
 ON CONFLICT (instance, pull, lead_id) DO UPDATE SET noted_at = excluded.noted_at, reason = excluded.reason
 """
+# A winner has been updated: it has left the windows of a fill that is under way, and the log tells of its values only what has changed.
 NOTE_WINNERS = """
 INSERT INTO syncd.lead_due AS d (instance, pull, lead_id, reason, noted_at)
 SELECT DISTINCT $1, p.pull, w.winner, 'winner', $5::timestamptz
   FROM unnest($3::bigint[], $4::bigint[]) AS w (winner, lead_id)
- CROSS JOIN unnest($2::text[]) AS p (pull)
- CROSS JOIN LATERAL (SELECT digests FROM syncd.lead l WHERE l.instance = $1 AND l.lead_id = w.lead_id LIMIT 1) l
- WHERE l.digests ? p.pull ORDER BY 2, 3
+ CROSS JOIN (SELECT n.pull, f.follows IS NOT DISTINCT FROM 'activities' AS follows_the_log
+               FROM unnest($2::text[]) AS n (pull) LEFT JOIN syncd.pull f ON f.instance = $1 AND f.pull = n.pull) p
+  LEFT JOIN LATERAL (SELECT digests FROM syncd.lead l WHERE l.instance = $1 AND l.lead_id = w.lead_id LIMIT 1) l ON true
+ WHERE l.digests ? p.pull OR p.follows_the_log ORDER BY 2, 3
 ON CONFLICT (instance, pull, lead_id) DO UPDATE SET noted_at = excluded.noted_at, reason = excluded.reason
 """
 TAKE = """
 SELECT lead_id, noted_at FROM syncd.lead_due
  WHERE instance = $1 AND pull = $2 AND (noted_at, lead_id) > ($3, $4) ORDER BY noted_at, lead_id LIMIT $5
 """
-# A note of a time to come is of a clock that was ahead.
+# A note of a time to come is of a clock that was ahead. The LIMIT makes each lead a probe of the primary key, as in leads.UPSERT; one
+# that is noted anew meanwhile is another row version, and stays.
 READ = """
 WITH read AS (
-    DELETE FROM syncd.lead_due
-     WHERE instance = $1 AND pull = $2 AND lead_id = ANY ($3::bigint[]) AND (noted_at <= $4 OR noted_at > $5)
- RETURNING window_id
+    DELETE FROM syncd.lead_due d
+     USING unnest($3::bigint[]) AS p (lead_id)
+     CROSS JOIN LATERAL (
+           SELECT f.ctid FROM syncd.lead_due f
+            WHERE f.instance = $1 AND f.pull = $2 AND f.lead_id = p.lead_id
+              AND CASE WHEN f.noted_at > $5 THEN true ELSE f.noted_at <= $4 END LIMIT 1) f
+     WHERE d.ctid = f.ctid
+ RETURNING d.window_id
 )
 SELECT DISTINCT window_id FROM read WHERE window_id IS NOT NULL ORDER BY 1
 """
 OVERTAKEN = """
-SELECT lead_id FROM syncd.lead
- WHERE instance = $1 AND lead_id = ANY ($2::bigint[]) AND (asked_at > $3 AND asked_at <= $4 OR deleted_at >= $3 AND deleted_at <= $4)
+SELECT p.lead_id
+  FROM unnest($2::bigint[]) AS p (lead_id)
+ CROSS JOIN LATERAL (SELECT asked_at, deleted_at FROM syncd.lead l WHERE l.instance = $1 AND l.lead_id = p.lead_id LIMIT 1) l
+ WHERE (l.asked_at > $3 AND l.asked_at <= $4) OR (l.deleted_at >= $3 AND l.deleted_at <= $4)
 """
 COUNT = "SELECT count(*) FROM syncd.lead_due WHERE instance = $1 AND pull = $2"
 OLDEST = "SELECT noted_at FROM syncd.lead_due WHERE instance = $1 AND pull = $2 ORDER BY noted_at, lead_id LIMIT 1"
@@ -77,7 +87,10 @@ async def note_held(connection: Connection, instance: str, pull: str, reason: Re
 async def note_winners(
     connection: Connection, instance: str, pulls: Sequence[str], merged: Sequence[tuple[int, int]], now: datetime
 ) -> None:
-    """Of each (winner, lead) the winner is to be read for those of `pulls` that have the lead, be it the winner or a loser."""
+    """Of each (winner, lead) the winner is to be read for those of `pulls` that have the lead, be it the winner or a loser.
+
+    A pull that follows the activity log selects by update time: it is to have every winner.
+    """
     winners, ids = [winner for winner, _ in merged], [lead for _, lead in merged]
     await connection.execute(NOTE_WINNERS, instance, list(pulls), winners, ids, now)
 

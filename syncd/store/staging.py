@@ -15,10 +15,12 @@ DROP_LEFTOVERS = "SELECT syncd.drop_leftover_stagings($1)"
 INDEX = "SELECT syncd.index_staging($1, $2)"
 # Network and disk may be as slow as they like.
 TAKE_YOUR_TIME = "SET LOCAL statement_timeout = 0"
+# A plan that was made while the mirror was empty, and is kept, may walk all of it for each lead.
+PLAN_EACH = "SET LOCAL plan_cache_mode = 'force_custom_plan'"
 SLICE_END = "SELECT syncd.staging_slice($1, $2, $3, $4)"
 IDS_OF = "SELECT syncd.staged_ids($1::jsonb, $2, $3)"
 
-SLICE = 20_000
+SLICE = 5_000
 """Rows of one statement: the memory for them stays the same however long the file is."""
 
 
@@ -107,6 +109,12 @@ async def index(connection: Connection, part: Part) -> int:
     """Make the rows to be had by the lead's id; returns how many have none."""
     await connection.execute(TAKE_YOUR_TIME)
     return await connection.fetchval(INDEX, part.export, part.fields.index("id") + 1)  # type: ignore[no-any-return]
+
+
+async def begin(connection: Connection) -> None:
+    """To be called first in the transaction that writes slices."""
+    await connection.execute(TAKE_YOUR_TIME)
+    await connection.execute(PLAN_EACH)
 
 
 async def next_slice(connection: Connection, staged: Staged, after: int, most: int = SLICE) -> Slice | None:

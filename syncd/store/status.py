@@ -1,10 +1,15 @@
 """What `syncd status` and the status page show: one snapshot of the database."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from syncd.core.quota import quota_day
+import asyncpg
+
+from syncd.core.quota import day_began, quota_day
+from syncd.core.settings import Limits
+from syncd.store import cursors, exports
 from syncd.store.leases import Pool
 from syncd.store.usage import ApiUser, Ledger, users_of
 
@@ -23,7 +28,8 @@ class BackfillStatus:
 @dataclass(frozen=True, slots=True)
 class PullStatus:
     """`watermark` is None for a list or keys before their first complete walk. The windows are those of the news; `leads_dropped`
-    are those that its `where` did not let in, of all windows that are still on record."""
+    are those that its `where` did not let in, of all windows that are still on record. `route` says in words how its leads come,
+    None as long as that is not chosen; `leads_due` are to be read by their ids."""
 
     name: str
     state: str
@@ -35,6 +41,11 @@ class PullStatus:
     leads_left: int
     leads_dropped: int = 0
     backfill: BackfillStatus | None = None
+    source: str | None = None
+    route: str | None = None
+    reason: str | None = None
+    leads_due: int = 0
+    due_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +74,45 @@ class JobStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportStatus:
+    """An export of which something is still to come; `records` and `bytes` are None until Marketo has completed it."""
+
+    id: int
+    pull: str
+    part: int
+    parts: int
+    state: str
+    export_id: str | None
+    records: int | None
+    bytes: int | None
+    begun_at: datetime
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BytesStatus:
+    """Of the extracts of the quota day: completed, and expected of those under way. `allowed`, and so what is `left` when all have
+    come, are None where the caller's settings don't tell."""
+
+    completed: int
+    under_way: int
+    allowed: int | None
+    left: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CensusStatus:
+    """The last one that ended, else the one under way."""
+
+    started_at: datetime
+    finished_at: datetime | None
+    leads: int
+    missing: int
+    surplus: int
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceStatus:
     name: str
     holder: str | None
@@ -70,7 +120,10 @@ class InstanceStatus:
     leads: int
     calls_today: dict[str, int]  # charged, which is ahead of what was made
     api_users: list[ApiUser]
+    extract_bytes: BytesStatus
+    census: CensusStatus | None
     pulls: list[PullStatus]
+    exports: list[ExportStatus]
     pushes: list[PushStatus]
     live_jobs: list[JobStatus]
 
@@ -81,12 +134,16 @@ SELECT format('pid %s on %s', pid, host) AS holder, extract(epoch FROM clock_tim
   FROM syncd.lease WHERE instance = $1
 """
 LEADS = "SELECT count(*) FROM syncd.lead WHERE instance = $1 AND deleted_at IS NULL"
+# The leads of a pull that follows the activity log have come up to where the log was read, or since when one is due.
 PULLS = """
 SELECT p.pull AS name, CASE WHEN p.configured THEN p.state ELSE 'not in the configuration' END AS state, p.message,
-       coalesce(w.first_open, p.planned_until) AS watermark,
+       CASE WHEN p.follows = 'activities' AND p.source IS DISTINCT FROM 'soap'
+            THEN least(coalesce(w.first_open, p.planned_until), o.due_since)
+            ELSE coalesce(w.first_open, p.planned_until) END AS watermark,
        coalesce(w.open_windows, 0) AS open_windows, coalesce(w.done_windows, 0) AS done_windows,
        coalesce(w.leads_walked, 0)::bigint AS leads_walked, coalesce(w.leads_left, 0)::bigint AS leads_left,
-       coalesce(w.leads_dropped, 0)::bigint AS leads_dropped
+       coalesce(w.leads_dropped, 0)::bigint AS leads_dropped, n.leads_due, o.due_since,
+       p.source, p.selector, p.by_creation, p.ids_only, p.follows, p.routed_at IS NOT NULL AS routed, p.route_reason
   FROM syncd.pull p
   LEFT JOIN LATERAL (
        SELECT min(starts_at) FILTER (WHERE backfill_id IS NULL AND state IN ('open', 'blocked')) AS first_open,
@@ -96,7 +153,11 @@ SELECT p.pull AS name, CASE WHEN p.configured THEN p.state ELSE 'not in the conf
               sum(greatest(expected - leads, 0)) FILTER (WHERE backfill_id IS NULL AND state = 'open') AS leads_left,
               sum(dropped) AS leads_dropped
          FROM syncd.pull_window w WHERE w.instance = p.instance AND w.pull = p.pull) w ON true
- WHERE p.instance = $1 AND ($2::text IS NULL OR p.pull = $2) ORDER BY p.pull
+  LEFT JOIN LATERAL (SELECT count(*) AS leads_due FROM syncd.lead_due d WHERE d.instance = p.instance AND d.pull = p.pull) n ON true
+  LEFT JOIN LATERAL (
+       SELECT d.noted_at AS due_since FROM syncd.lead_due d
+        WHERE d.instance = p.instance AND d.pull = p.pull ORDER BY d.noted_at, d.lead_id LIMIT 1) o ON true
+ WHERE p.instance = $1 AND p.pull <> '#census' AND ($2::text IS NULL OR p.pull = $2) ORDER BY p.pull
 """
 BACKFILLS = """
 SELECT b.pull, b.id, b.since, b.planned_at, w.windows, w.done
@@ -122,11 +183,20 @@ SELECT id, push, batch_id, state, row_count, byte_count, attempt, submitted_at, 
   FROM syncd.import_job
  WHERE instance = $1 AND state IN ('submitting', 'queued', 'importing', 'complete', 'failed', 'unconfirmed') ORDER BY id
 """
+EXPORTS = """
+SELECT id, pull, part, parts, state, export_id, records, bytes, begun_at, message
+  FROM syncd.export
+ WHERE instance = $1 AND state IN ('creating', 'unconfirmed', 'created', 'queued', 'processing', 'completed') ORDER BY id
+"""
+CENSUS = """
+SELECT started_at, finished_at, leads, missing, surplus, message FROM syncd.census
+ WHERE instance = $1 ORDER BY finished_at IS NULL, id DESC LIMIT 1
+"""
 
 
-async def read(pool: Pool, now: datetime) -> list[InstanceStatus]:
-    """All instances that a daemon has ever worked for, or that changes wait for."""
-    return [await _instance(pool, row["instance"], now) for row in await pool.fetch(INSTANCES)]
+async def read(pool: Pool, now: datetime, limits: Mapping[str, Limits] | None = None) -> list[InstanceStatus]:
+    """All instances that a daemon has ever worked for, or that changes wait for. `limits` are the YAML's, by instance."""
+    return [await _instance(pool, row["instance"], now, (limits or {}).get(row["instance"])) for row in await pool.fetch(INSTANCES)]
 
 
 def as_json(snapshot: list[InstanceStatus]) -> dict[str, Any]:
@@ -134,8 +204,9 @@ def as_json(snapshot: list[InstanceStatus]) -> dict[str, Any]:
     return {"instances": [{key: value for key, value in asdict(instance).items() if key != "api_users"} for instance in snapshot]}
 
 
-async def _instance(pool: Pool, instance: str, now: datetime) -> InstanceStatus:
+async def _instance(pool: Pool, instance: str, now: datetime, limits: Limits | None) -> InstanceStatus:
     lease = await pool.fetchrow(LEASE, instance)
+    census = await pool.fetchrow(CENSUS, instance)
     return InstanceStatus(
         name=instance,
         holder=lease["holder"] if lease else None,
@@ -143,7 +214,10 @@ async def _instance(pool: Pool, instance: str, now: datetime) -> InstanceStatus:
         leads=await pool.fetchval(LEADS, instance),
         calls_today=await Ledger(instance, pool).calls_of(quota_day(now)),
         api_users=await users_of(pool, instance, quota_day(now)),
+        extract_bytes=await _extract_bytes(pool, instance, now, limits),
+        census=CensusStatus(**census) if census else None,
         pulls=await _pulls(pool, instance),
+        exports=[ExportStatus(**row) for row in await pool.fetch(EXPORTS, instance)],
         pushes=await _pushes(pool, instance),
         live_jobs=[JobStatus(**row) for row in await pool.fetch(JOBS, instance)],
     )
@@ -168,7 +242,35 @@ async def _pulls(pool: Pool, instance: str, name: str | None = None) -> list[Pul
     first: dict[str, BackfillStatus] = {}
     for each, found in await _backfills(pool, instance, name):
         first.setdefault(each, found)
-    return [PullStatus(**row, backfill=first.get(row["name"])) for row in await pool.fetch(PULLS, instance, name)]
+    return [_pull(row, first.get(row["name"])) for row in await pool.fetch(PULLS, instance, name)]
+
+
+def _pull(row: asyncpg.Record, backfill: BackfillStatus | None) -> PullStatus:
+    shown = dict(row)
+    chosen = {key: shown.pop(key) for key in ("selector", "by_creation", "ids_only", "follows", "routed", "route_reason")}
+    reason = chosen["route_reason"] if chosen["routed"] else None
+    return PullStatus(**shown, backfill=backfill, route=_route(row["source"], chosen), reason=reason)
+
+
+def _route(source: str | None, chosen: Mapping[str, Any]) -> str | None:
+    """How the leads of a pull come, for people."""
+    if source == "soap":
+        return "pages of getMultipleLeads"
+    if not chosen["routed"]:
+        return None
+    if source == "activities":
+        return "the activity log"
+    if cursors.kind_of(chosen["selector"]) != "updated_since":
+        return "an extract of the list at each walk"
+    way = f"extracts by {'createdAt' if chosen['by_creation'] else 'updatedAt'}"
+    way += " of ids, whose leads are read by them" if chosen["ids_only"] else ""
+    return f"{way}, then the activity log" if chosen["follows"] == "activities" else way
+
+
+async def _extract_bytes(pool: Pool, instance: str, now: datetime, limits: Limits | None) -> BytesStatus:
+    completed, under_way = await exports.spent(pool, instance, day_began(now)), await exports.promised(pool, instance)
+    allowed = limits.export_daily_bytes if limits else None
+    return BytesStatus(completed, under_way, allowed, None if allowed is None else max(0, allowed - completed - under_way))
 
 
 async def _backfills(pool: Pool, instance: str, name: str | None) -> list[tuple[str, BackfillStatus]]:

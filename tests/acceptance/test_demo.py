@@ -16,8 +16,10 @@ from rich.console import Console
 from syncd import demo
 from syncd.demo import DemoOptions
 from syncd.demo.compare import canonical, canonical_json, compare
+from syncd.demo.proof import losses_marked
+from syncd.demo.stage import Source
 from syncd.demo.view import Board, Events, Glance, Rate
-from syncd.simulator import Slot, World
+from syncd.simulator import ExportView, Slot, World
 
 LEADS = {
     7: {
@@ -55,16 +57,39 @@ async def mirror(pool: asyncpg.Pool, rows: Mapping[int, str]) -> None:
 
 
 @pytest.mark.parametrize("faults", [False, True])
-async def test_both_sides_agree_in_the_end(faults: bool) -> None:
+@pytest.mark.parametrize("source", ["auto", "soap"])
+async def test_both_sides_agree_in_the_end(source: Source, faults: bool) -> None:
     out = Console(file=io.StringIO(), width=120)
-    options = DemoOptions(leads=1_500, changes=3_000, seed=3, speed=80, faults=faults)
+    options = DemoOptions(source, leads=1_500, changes=3_000, seed=3, speed=80, faults=faults)
     code = await demo.run(options, out)
     assert isinstance(out.file, io.StringIO)
     told = out.file.getvalue()
     assert code == 0, told
     assert "everything agrees" in told
+    assert f"source: {source}" in told
     assert "3,000 enqueued, 3,000 in the view" in told
+    assert "40 deleted, 40 merged" in told
     assert ("faults injected" in told) == faults
+    assert ("news by the activity log" in told) == (source == "auto")
+
+
+async def test_what_has_gone_and_is_marked_otherwise_is_found(pool: asyncpg.Pool) -> None:
+    await mirror(pool, {**MIRRORED, 3: "{}", 4: "{}"})
+    await pool.execute("UPDATE syncd.lead SET deleted_at = now(), merged_into = CASE lead_id WHEN 4 THEN 7 END WHERE lead_id < 7")
+    async with pool.acquire() as connection:
+        right = await losses_marked(connection, "acme", {3: None, 4: 7, 5: None})
+        for wrong in ({4: 7}, {3: None, 4: 8}, {3: 7, 4: 7}, {3: None, 4: None}):
+            assert not (await losses_marked(connection, "acme", wrong)).holds, wrong
+    assert right.holds
+    assert right.detail == "2 deleted, 1 merged; 2 of them had been pulled"
+
+
+async def test_texts_that_count_as_nothing_do_so_on_both_sides(pool: asyncpg.Pool) -> None:
+    await mirror(pool, {7: '{"title": "null"}', 8: "{}", 9: '{"title": "null", "notes": "null and void"}'})
+    held = [(7, "Lead.7@example.com", {}), (8, "Lead.8@example.com", {"notes": "null"}), (9, None, {"notes": "null and void"})]
+    async with pool.acquire() as connection:
+        assert (await compare(iter(held), connection, "acme", nothing=("null",))).agrees
+        assert (await compare(iter(held), connection, "acme")).differing == 3
 
 
 async def test_equal_sides_agree(pool: asyncpg.Pool) -> None:
@@ -110,13 +135,13 @@ async def test_a_lead_that_only_the_mirror_has_is_found(pool: asyncpg.Pool) -> N
 
 
 async def test_a_lead_changed_behind_our_back_ends_in_exit_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = World.truth
+    real = World.rest_truth
 
     def tampered(world: World, fields: tuple[str, ...] | None = None) -> Iterator[tuple[int, str | None, dict[str, str]]]:
         for number, (lead_id, email, values) in enumerate(real(world, fields)):
             yield lead_id, email, {**values, "title": "Spy"} if number == 5 else values
 
-    monkeypatch.setattr(World, "truth", tampered)
+    monkeypatch.setattr(World, "rest_truth", tampered)
     out = Console(file=io.StringIO(), width=120)
     assert await demo.run(DemoOptions(leads=50, changes=30, speed=150), out) == 1
     assert isinstance(out.file, io.StringIO)
@@ -181,6 +206,9 @@ def postmasters(parent: int) -> dict[int, Path]:
     return found
 
 
+EXPORTS = ("Completed", "Completed", "Completed", "Processing", "Processing", "Queued", "Queued", "Created")
+
+
 def glance(**changes: int) -> Glance:
     slots = [Slot("running", "ours", 1022, 3.0, 2000, 0.4), Slot("running", "foreign", 1023, 2.0, 0, 0.9), Slot("queued", "ours", 1024)]
     return Glance(
@@ -193,6 +221,8 @@ def glance(**changes: int) -> Glance:
         slots=[*slots, *[Slot("free")] * 7],
         calls_last_20s=37,
         calls_limit=50,
+        exports=[*(ExportView(str(each), "ours", state) for each, state in enumerate(EXPORTS)), ExportView("9", "foreign", "Queued")],
+        due=1_234,
     )
 
 
@@ -211,6 +241,7 @@ def test_the_board_fits_the_screen(width: int, height: int) -> None:
     text = "\n".join(shown)
     for part in ("12,000 of 20,500 leads", "11,864 of 30,000 settled", "pending 13,640", "▶ 40%", "37 of at most 50", "batch=59"):
         assert part in text
+    assert "1,234 due by id; extracts: 3 complete, 1 foreign queued, 2 queued, 2 runn" in text
 
 
 def test_without_a_terminal_it_is_one_line() -> None:
@@ -218,6 +249,8 @@ def test_without_a_terminal_it_is_one_line() -> None:
     assert "\n" not in line
     assert "00:11  in: 12,000 of 20,500 leads" in line
     assert "1 foreign running, 7 free, 1 ours queued, 1 ours running" in line
+    assert "waiting for extracts" in line
+    assert "extracts: 3 complete, 1 foreign queued, 2 queued, 2 running; 1,234 due by id" in line
 
 
 def test_a_rate_looks_back_a_few_seconds_only() -> None:

@@ -12,3 +12,11 @@ def test_bench_pull_prints_its_tables() -> None:
     assert done.returncode == 0, done.stderr
     for part in ("cores, ", "PostgreSQL 1", "COPY, 2 connections", "parse against zeep", "share of the bound"):
         assert part in done.stdout
+
+
+def test_bench_extract_prints_its_table() -> None:
+    run = [sys.executable, "-m", "tests.benchmarks.extract", "--small"]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for part in ("ours new", "csv unchanged", "by CPU", "peak of the process"):
+        assert part in done.stdout

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -22,7 +23,7 @@ from syncd.flows.check import probe
 from syncd.marketo.wire import open_wire
 from syncd.ops.clock import WallClock
 from syncd.ops.metrics import Metrics
-from syncd.simulator import ScaledClock, Simulator, SimulatorSettings
+from syncd.simulator import ExportModel, ScaledClock, Simulator, SimulatorSettings
 from syncd.store import requests, schema
 from tests.cli.conftest import LONGEST, Run, Yaml
 
@@ -56,7 +57,7 @@ async def test_all_is_well(syncd: Run, yaml: Yaml, marketo: Simulator, pool: asy
     report = marketo.report()
     assert not report.violations
     assert report.imports_accepted == 0, "a check acts on nothing"
-    assert {row["api"]: row["calls"] for row in await pool.fetch("SELECT api, calls FROM syncd.api_usage")} == {"rest": 3, "soap": 1}
+    assert {row["api"]: row["calls"] for row in await pool.fetch("SELECT api, calls FROM syncd.api_usage")} == {"rest": 5, "soap": 1}
 
 
 @pytest.mark.parametrize("part", ["client_id", "client_secret"])
@@ -385,3 +386,32 @@ async def test_trouble_with_the_database_is_not_wrapped(yaml: Yaml) -> None:
     async with open_wire(instance, clock, _AwayLedger(), Metrics(), lambda: False) as wire:
         with pytest.raises(ConnectionResetError):
             await probe(instance, wire, clock)
+
+
+@pytest.mark.parametrize(("allowed", "told"), [(True, "deletions and merges are seen"), (False, "deletions and merges are not seen; give")])
+async def test_whether_deletions_are_seen_where_all_pulls_go_by_pages(allowed: bool, told: str, syncd: Run, yaml: Yaml) -> None:
+    async with Simulator(SimulatorSettings(leads=20, activities_allowed=allowed), ScaledClock(1, time.time())) as marketo:
+        yaml.rest, yaml.soap = marketo.rest_endpoint, marketo.soap_endpoint
+        ran = await syncd("check", "-c", yaml.write())
+    assert ran.code == 0, "pulls by pages go on without them"
+    assert told in ran.out
+
+
+@pytest.mark.parametrize(
+    ("simulated", "code", "told"),
+    [
+        ({}, 0, "auto: extracts select by updatedAt; the activity log then"),
+        ({"exports": ExportModel(updated_at_filter=False)}, 0, "createdAt fills once, activities go on"),
+        ({"activities_allowed": False}, 0, "auto: extracts select by updatedAt"),
+        ({"activities_allowed": False, "exports": ExportModel(updated_at_filter=False)}, 1, "Read-Only Activity"),
+    ],
+)
+async def test_which_way_a_pull_will_go(simulated: dict[str, Any], code: int, told: str, syncd: Run, yaml: Yaml) -> None:
+    async with Simulator(SimulatorSettings(leads=20, **simulated), ScaledClock(1, time.time())) as marketo:
+        yaml.rest, yaml.soap = marketo.rest_endpoint, marketo.soap_endpoint
+        file = yaml.write()
+        file.write_text(file.read_text().replace("source: soap", "source: auto"))
+        ran = await syncd("check", "-c", file)
+        assert [export.state for export in marketo.exports()] in (["Canceled"], ["Cancelled"], []), "nothing was queued"
+    assert ran.code == code
+    assert told in ran.out

@@ -4,7 +4,7 @@ import json
 import re
 import signal
 import socket
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
@@ -70,6 +70,34 @@ async def test_status_for_people(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) -> 
     assert ran.out.endswith("beta: no daemon has worked for it yet, and no changes wait; start syncd run\n")
 
 
+async def test_status_tells_the_ways_of_pulls(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) -> None:
+    await insert_some(pool)
+    await pool.execute(
+        """UPDATE syncd.pull SET source = 'auto', follows = 'activities', routed_at = now(), route_reason = E'cheap\\x1b[31m',
+                  selector = '{"kind": "updated_since"}'"""
+    )
+    await pool.execute(
+        """INSERT INTO syncd.lead_due (instance, pull, lead_id, reason, noted_at)
+           SELECT 'acme', 'people', n, 'changed', now() - interval '4 hours' FROM generate_series(1, 1234) n"""
+    )
+    await pool.execute(
+        """INSERT INTO syncd.export (instance, pull, window_id, part, parts, state, export_id, fields, wanted, estimate, begun_at, asked_at)
+           VALUES ('acme', 'people', 1, 1, 3, 'queued', 'ce45a7a1', '{id}', '{}', 20000000, now() - interval '5 minutes', now())"""
+    )
+    await pool.execute(
+        "INSERT INTO syncd.census (instance, started_at, finished_at, leads, missing) VALUES ('acme', now(), now(), 5000, 3)"
+    )
+    ran = await syncd("status", "-c", yaml.write())
+    assert (ran.code, "\x1b" in ran.out) == (0, False)
+    pulls, ways = re.findall("^people .*$", ran.out, re.MULTILINE)
+    assert re.split("  +", ways) == ["people", "auto", "extracts by updatedAt, then the activity log", "1,234, for 4 h", "cheap [31m"]
+    assert "  4 h  " in pulls, "as far behind as the lead that is due for longest"
+    (export,) = re.findall("^1  +people, .*$", ran.out, re.MULTILINE)
+    assert re.split("  +", export) == ["1", "people, part 2 of 3", "ce45a7a1", "queued", "5 min"]
+    assert "0.0 MB completed, 20.0 MB expected of exports under way, 480.0 MB of 500.0 MB left until midnight US Central" in ran.out
+    assert "5,000 leads at Marketo's; 3 were missing from the mirror, 0 in it no longer at Marketo's" in ran.out
+
+
 async def test_status_for_programs(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) -> None:
     await insert_some(pool)
     await pool.execute("SELECT syncd.enqueue('other', 'x', 'k', '{}')")
@@ -115,8 +143,11 @@ async def test_simulate_prints_a_configuration_that_loads(start: Start, tmp_path
     assert "violations       none" in report
 
     (of_readme,) = re.findall(r"^```yaml\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    shown = [line for line in snippet.splitlines() if line and not line.startswith("#")]
-    assert [re.sub(r"(127\.0\.0\.1):\d+", r"\1:8899", line) for line in shown] == of_readme.splitlines()
+    shown = "\n".join(line for line in snippet.splitlines() if line and not line.startswith("#"))
+    since = re.compile(r"(?<=updated_since: )\S+(?=T00:00:00Z)")
+    (began,) = since.findall(shown)
+    assert timedelta(days=7) <= datetime.now(UTC) - datetime.fromisoformat(f"{began}T00:00:00+00:00") < timedelta(days=8)
+    assert since.sub("A-WEEK-AGO", re.sub(r"(127\.0\.0\.1):\d+", r"\1:8899", shown)) == since.sub("A-WEEK-AGO", of_readme.rstrip("\n"))
 
 
 async def test_all_that_simulate_prints_is_there(syncd: Run, start: Start, tmp_path: Path, database: str) -> None:

@@ -121,14 +121,14 @@ def loader(house: House) -> ExportLoader:
     return kind_of(house, ExportLoader)  # type: ignore[no-any-return]
 
 
+NOTHING_OPEN = """
+SELECT count(*) FILTER (WHERE state = 'done') > 0 AND count(*) FILTER (WHERE state IN ('open', 'blocked')) = 0 FROM syncd.pull_window
+"""
+
+
 async def nothing_is_open(house: House) -> bool:
     """All that is planned is loaded."""
-    return (
-        await house.pool.fetchval(
-            "SELECT EXISTS (SELECT FROM syncd.pull_window WHERE state = 'done') AND NOT EXISTS (SELECT FROM syncd.pull_window WHERE state IN ('open', 'blocked'))"
-        )
-        is True
-    )
+    return await house.pool.fetchval(NOTHING_OPEN) is True
 
 
 async def filled(house: House, seconds: float = 86_400) -> None:

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from syncd.core.settings import Limits, Pull, UpdatedSince
 from syncd.core.windows import reached
+from syncd.flows.census import CensusTaker
 from syncd.flows.changes import Changes
 from syncd.flows.deletions import Deletions
 from syncd.flows.fetch import Fetcher
@@ -37,6 +38,8 @@ async def flows_of(home: House) -> list[Flow]:
     common = dictionaries.vocabulary, lease, home.clock, home.metrics, random.Random(1)
     rest = lease, home.clock, home.metrics, random.Random(1), lambda: reached(home.clock.now(), None)
     flows: list[Flow] = [Deletions(home.instance, wire.activities, *rest)]
+    if home.instance.census is not None:
+        flows.append(CensusTaker(home.instance, wire.leads, *rest))
     for pull in home.instance.pulls:
         if pull.source in ("activities", "auto"):
             await home.pool.execute("UPDATE syncd.pull SET follows = 'activities' WHERE pull = $1", pull.name)

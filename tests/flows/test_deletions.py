@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from syncd.core.mirror import Dictionary, mirror_row
 from syncd.core.values import LeadRecord
 from syncd.simulator import ActivityModel
-from syncd.store import due, leads, story
+from syncd.store import activities, due, leads, story
 from syncd.store.leads import Asker
 from tests.flows.conftest import PULL, Build, House
 from tests.flows.following import FOLLOW, calls, changed, flows_of, follow, gateway, mirror, refusal, truth
@@ -100,8 +100,45 @@ async def test_one_that_the_mirror_did_not_have_is_marked_when_an_older_page_bri
     assert lead.id in await marks(home)
 
 
-async def test_what_an_unfinished_export_was_asked_for_is_looked_at_again(house: Build) -> None:
+async def test_a_slow_database_does_not_date_a_deletion_before_it(house: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     home = await filled(house)
+    lead_id = next(iter(home.simulator.world)).id
+    home.clock.advance(400)
+    real = activities.unseen
+
+    async def slow(*given: Any) -> Any:
+        home.clock.advance(5)
+        return await real(*given)
+
+    monkeypatch.setattr(activities, "unseen", slow)
+    at = home.clock.now()
+    home.simulator.world.delete(lead_id)
+    await home.run(20)
+    assert at <= (await marks(home))[lead_id][0] <= at + timedelta(seconds=2)
+
+
+async def test_a_late_look_marks_what_an_older_page_brought(house: Build) -> None:
+    """Looks may be far apart: while the log can't be read, say."""
+    home = await filled(house)
+    lead = home.simulator.world.create({"lastName": "Brief"})
+    home.clock.advance(2)
+    asked_at = home.clock.now()
+    home.clock.advance(2)
+    home.simulator.world.delete(lead.id)
+    await home.run(350)
+    async with home.pool.acquire() as connection:
+        row = mirror_row(LeadRecord(lead.id, None, []), Dictionary({}))
+        await leads.upsert(connection, "acme", Asker("people", "000000", None), [row], asked_at, home.clock.now())
+    home.clock.advance(3600)
+    await home.run(10)
+    assert lead.id in await marks(home)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_an_unfinished_export_was_asked_for_is_looked_at_again(house: Build, restarted: bool) -> None:
+    """Loaded between two looks, it is not unfinished any more at either end of them."""
+    home = await filled(house)
+    unfinished = True
     lead = home.simulator.world.create({"lastName": "Brief"})
     home.clock.advance(2)
     asked_at = home.clock.now()
@@ -109,7 +146,7 @@ async def test_what_an_unfinished_export_was_asked_for_is_looked_at_again(house:
     home.simulator.world.delete(lead.id)
 
     async def oldest_export() -> Any:
-        return asked_at
+        return asked_at if unfinished else None
 
     deletions = next(flow for flow in home.flows if flow.name == "deletions")
     deletions._oldest_export = oldest_export  # type: ignore[attr-defined]
@@ -117,6 +154,9 @@ async def test_what_an_unfinished_export_was_asked_for_is_looked_at_again(house:
     async with home.pool.acquire() as connection:
         row = mirror_row(LeadRecord(lead.id, None, []), Dictionary({}))
         await leads.upsert(connection, "acme", Asker("people", "000000", None), [row], asked_at, home.clock.now())
+    unfinished = False
+    if restarted:
+        await home.restart()
     await home.run(400)
     assert lead.id in await marks(home)
 

@@ -75,8 +75,7 @@ async def test_the_first_window_is_a_probe_and_others_grow(house: Build) -> None
     await filled(one)
     done = [ends - starts for state, starts, ends in await windows_of(one) if state == "done"]
     assert done[0] == extract.PROBE
-    assert done[1] == 8 * extract.PROBE
-    assert len(done) == 3
+    assert set(done[1:-1]) == {8 * extract.PROBE}
 
 
 async def test_strangers_have_the_queue_and_get_their_turn(house: Build) -> None:
@@ -140,9 +139,8 @@ async def test_odd_files_are_read_all_the_same(house: Build, fault: Fault) -> No
             assert attributes[name].translate(cut) == other[1][name].translate(cut)
             assert marks[fault] in attributes[name]
     assert spoilt > 0 or fault is Fault.FILE_NUL
-    assert (fault is Fault.FILE_NUL) == (
-        one.metrics.registry.get_sample_value("syncd_export_nuls_total", {"instance": "acme", "pull": "people"}) > 0
-    )  # type: ignore[operator]
+    nuls = one.metrics.registry.get_sample_value("syncd_export_nuls_total", {"instance": "acme", "pull": "people"})
+    assert bool(nuls) is (fault is Fault.FILE_NUL)
     assert asked_twice(one) == {}
 
 
@@ -329,10 +327,10 @@ async def test_fields_too_many_for_one_call_come_in_parts(house: Build, monkeypa
     await filled(one)
     assert await mirror(one) == truth(one)
     parts = await exports_of(one, "part, parts, cardinality(fields)")
-    assert {of for _, of, _ in parts} == {4}
-    assert {part for part, _, _ in parts} == {0, 1, 2, 3}
+    assert {of for _, of, _ in parts} == {3}
+    assert {part for part, _, _ in parts} == {0, 1, 2}
     report = one.simulator.report()
-    assert set(report.exports_by_filter.values()) == {4}
+    assert set(report.exports_by_filter.values()) == {3}
     assert report.exports_created == report.exports_enqueued == len(parts)
 
 
@@ -363,7 +361,7 @@ async def test_where_keeps_leads_out(house: Build) -> None:
 async def test_all_fields_are_named_where_the_pull_names_none(house: Build) -> None:
     one = await built(house, replace(PULL, fields=()), leads=30)
     await filled(one)
-    every = [name for name in one.simulator.world.catalogue.by_rest]
+    every = list(one.simulator.world.catalogue.by_rest)
     ours, theirs = await mirror(one), truth(one, every)
     assert ours.keys() == theirs.keys()
     assert {len(attributes) for _, attributes in ours.values()} == {len(attributes) for _, attributes in theirs.values()}
