@@ -98,7 +98,7 @@ class ExportStarter:
             return Idle(min(self._not_before, now + POLL.min))
         for job in mine:
             if job.state == "unconfirmed" and self._find_at <= now and job.begun_at + FIND_AFTER <= now:
-                return await self._find(job, now)
+                return await self._find(job, jobs, now)
         for job in mine:
             if job.state != "created" or now < self._shared.may_ask_at(self._of):
                 continue
@@ -287,8 +287,11 @@ class ExportStarter:
             self._certain.add(job.id)
         return Worked(0)
 
-    async def _find(self, job: Export, now: datetime) -> Outcome:
-        """Look for a job whose creation got no answer: the only one that was created since and that is not ours otherwise."""
+    async def _find(self, job: Export, jobs: Sequence[Export], now: datetime) -> Outcome:
+        """Look for a job whose creation got no answer: the only one that was created since and that is not ours otherwise.
+
+        Where another creation is in doubt, too, it may be that one's.
+        """
         self._find_at = now + FIND_AFTER
         found = [
             one for one in await self._api.jobs(("created",)) if one.created_at is None or one.created_at >= job.begun_at - CLOCKS_DIFFER
@@ -296,7 +299,8 @@ class ExportStarter:
         known = await exports.known(self._lease.pool, self.instance, [one.export_id for one in found])
         strange = [one for one in found if one.export_id not in known]
         async with self._lease.transaction() as connection:
-            if len(strange) == 1 and len(job.fields) >= extract.TELLING_FIELDS:
+            in_doubt = [one for one in jobs if one.state in ("creating", "unconfirmed")]
+            if len(strange) == len(in_doubt) == 1 and len(job.fields) >= extract.TELLING_FIELDS:
                 await exports.adopt(connection, job.id, strange[0].export_id, now)
             elif not strange or job.begun_at + GIVE_UP_AFTER <= now:
                 await exports.to_absent(connection, job.id, "Marketo's list has none that it could be", now)

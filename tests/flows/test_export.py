@@ -206,6 +206,22 @@ async def test_a_creation_that_never_came_to_marketo_is_made_again(house: Build)
     assert asked_twice(one) == {}
 
 
+async def test_of_two_creations_in_doubt_neither_takes_the_job_of_the_other(house: Build) -> None:
+    """The first never came to Marketo, of the second the answer was lost: the job in the list is the second's."""
+    one = await built(house, replace(PULL, window=timedelta(days=4)), leads=100)
+
+    async def one_is_loaded() -> bool:
+        return "loaded" in {state for (state,) in await exports_of(one)}
+
+    await one.run(3600, one_is_loaded)
+    one.simulator.script("export_create", Fault.RESET_BEFORE)
+    one.simulator.script("export_create", Fault.RESET_AFTER)
+    await filled(one)
+    assert await mirror(one) == truth(one)
+    assert "expired" not in {state for (state,) in await exports_of(one)}
+    assert asked_twice(one) == {}
+
+
 async def test_a_crash_in_the_middle_of_a_creation_makes_no_second_job(house: Build) -> None:
     one = await built(house, leads=100)
     answered = await one.wire.exports.create(FIELDS, _anything())  # type: ignore[union-attr] # a stranger's, of the same user
