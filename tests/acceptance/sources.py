@@ -57,6 +57,7 @@ ONE_INSTANCE = """\
     rest: {{endpoint: "{rest}", client_id: "{client_id}", client_secret: "{client_secret}"}}
     soap: {{endpoint: "{soap}", user_id: "{user_id}", encryption_key: "{encryption_key}"}}
     limits: {{calls_per_20s: 20, concurrency: 2, export_slots: 3, export_running: 2}}
+    census: null
     pulls:
       people:
         source: %(source)s

@@ -63,6 +63,7 @@ instances:
     rest: {{endpoint: "{rest}", client_id: "{client_id}", client_secret: "{client_secret}"}}
     limits: {{export_daily_bytes: 5_000_000_000}}
     history: 90d
+    census: null
     pulls:
       people: {{source: bulk_extract, select: {{updated_since: %s}}, fields: [%s], every: 100d}}
 http: null
