@@ -62,11 +62,11 @@ ONE_INSTANCE = """\
         source: %(source)s
         select: {{updated_since: %(since)s}}
         fields: [%(fields)s]
-        every: 30s
+        every: %%(every)s
         overlap: 30s
         margin: 2s
         streams: 2
-        window: %(window)s
+        window: %%(window)s
 """
 TAIL = """\
 http: null
@@ -79,6 +79,7 @@ SELECT (SELECT count(*) FROM syncd.pull WHERE instance = ANY ($1) AND planned_at
    AND NOT EXISTS (SELECT FROM syncd.pull_window WHERE instance = ANY ($1) AND state IN ('open', 'blocked') AND starts_at <= $2)
    AND NOT EXISTS (SELECT FROM syncd.backfill WHERE instance = ANY ($1) AND finished_at IS NULL)
 """
+NOTHING_DUE = "SELECT NOT EXISTS (SELECT FROM syncd.lead_due)"
 # Windows of what came after may be open: a pull by extracts always has some.
 AT_REST = """
 SELECT (SELECT count(*) FROM syncd.pull WHERE instance = ANY ($1) AND planned_at IS NOT NULL AND planned_until > $2 AND closings = 0)
@@ -129,7 +130,7 @@ SELECT lead_id, email, (attributes - $2::text[])::text AS attributes, misfits::t
 """
 
 
-def yaml_of(sources: Mapping[str, str], since: datetime, aside: bool = True, window: str = "30d") -> str:
+def yaml_of(sources: Mapping[str, str], since: datetime, aside: bool, window: str, every: str) -> str:
     """The configuration of instances by name → source; all ask for the same fields, half of them by the other interface's names."""
     fields = [name if number % 2 else BOTH[name] for number, name in enumerate(BOTH)] + (["Legacy_Segment", "memberLevel"] if aside else [])
     fields.append("leadRating")
@@ -137,7 +138,8 @@ def yaml_of(sources: Mapping[str, str], since: datetime, aside: bool = True, win
         HEAD
         + "".join(
             ONE_INSTANCE
-            % {"name": name, "source": source, "since": f"{since:%Y-%m-%dT%H:%M:%SZ}", "fields": ", ".join(fields), "window": window}
+            % {"name": name, "source": source, "fields": ", ".join(fields), "since": f"{since:%Y-%m-%dT%H:%M:%SZ}"}
+            % {"window": window, "every": every}
             for name, source in sources.items()
         )
         + TAIL
@@ -225,6 +227,7 @@ class Story:
     sources: dict[str, str]
     aside: bool = True
     window: str = "30d"
+    every: str = "30s"
     moving: asyncio.Task[None] | None = None
 
     async def gone(self) -> Mapping[str, tuple[int, int]]:
@@ -238,7 +241,7 @@ class Story:
             daemon.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(daemon.wait(), 15) == 0, self.one.log(len(self.one.daemons) - 1)[-3000:]
         self.sources = dict(sources)
-        self.one.yaml = yaml_of(self.sources, self.since, self.aside, self.window)
+        self.one.yaml = yaml_of(self.sources, self.since, self.aside, self.window, self.every)
         (self.one.folder / "syncd.yaml").unlink(missing_ok=True)
         await self.one.spawn()
 
@@ -273,10 +276,10 @@ class Story:
 
     async def read_all_again(self) -> None:
         """Let each pull read each lead, which it does not otherwise where nothing moves."""
-        await self.moved_on(0)
         for name in self.sources:
             await backfills.order(self.one.connection, name, "people", self.since, "once more")
-        await self.at_rest(self.one.clock.now())
+        await self.moved_on(0)
+        await self.wait_until(NOTHING_DUE)
 
     async def at_rest(self, still: datetime) -> None:
         """Until all four know what there was at `still`, when the world came to stand."""
