@@ -45,7 +45,6 @@ def test_a_days_bytes_are_used_up_but_for_what_is_not_worth_an_export(span: time
     daily = megabytes * MB
     learned, left, rest, asked_for = learn(dense(mb_a_day)), daily, window(span), 0
     assert learned is not None
-    per_second = mb_a_day * MB / DAY.total_seconds()
     while asked := ask(rest, learned, left, daily):
         assert asked.window is not None
         left -= learned.bytes_of(asked.window.ends_at - asked.window.starts_at)
@@ -54,7 +53,7 @@ def test_a_days_bytes_are_used_up_but_for_what_is_not_worth_an_export(span: time
         if asked.rest is None:
             return
         rest = asked.rest
-    assert left <= max(0.02 * daily, per_second)
+    assert left <= max(0.02 * daily, learned.bytes_of(SECOND))
 
 
 @pytest.mark.parametrize(
