@@ -28,6 +28,7 @@ instances:
     rest: {{endpoint: "{rest}", client_id: "{client_id}", client_secret: "{client_secret}"}}
     soap: {{endpoint: "{soap}", user_id: "{user_id}", encryption_key: "{encryption_key}"}}
     limits: {{calls_per_20s: 50, concurrency: 5, import_slots: 10, import_running: 2}}
+    census: null # it would be at work long after the rest
     pulls:
       {pull}:
         source: soap

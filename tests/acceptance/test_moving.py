@@ -38,6 +38,7 @@ instances:
     network: {{timeout: 2s}}
     limits: {{calls_per_20s: 80, concurrency: 5}}
     history: 90d
+    census: null
     pulls:
       people: &pull
         source: soap
