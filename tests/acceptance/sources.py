@@ -353,7 +353,8 @@ async def assert_no_second_export(told: Story) -> None:
     simulator = told.one.simulator
     report = simulator.report()
     good = Counter(view.filter for view in simulator.exports() if view.state in ("Queued", "Processing", "Completed"))
-    assert {text: count for text, count in good.items() if count > 1} == {}
+    twice = {text: count for text, count in good.items() if count > 1}
+    assert twice == {}, twice
     failed = Counter(view.filter for view in simulator.exports() if view.state in ("Failed", "Cancelled"))
     assert all(count <= 1 + failed[text] for text, count in report.exports_by_filter.items()), report.exports_by_filter
     assert report.violations == {}, (report.violations, [event for event in report.events if "violation" in event])
