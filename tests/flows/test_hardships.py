@@ -122,7 +122,7 @@ async def test_a_field_that_comes_back_without_a_value_is_emptied(house: Build) 
     assert await home.pool.fetchval(with_region) == 0
 
 
-@pytest.mark.parametrize("field", ["company", "Cuntry"])
+@pytest.mark.parametrize("field", ["memberLevel", "Cuntry"])  # the first one only REST has
 async def test_a_where_by_a_field_that_marketo_does_not_have_blocks_its_pull_alone(house: Build, field: str) -> None:
     odd = replace(PULL, name="odd", fields=("FirstName", field), where={field: ("Keep",)})
     home = await house(pulls=[odd, PULL], leads=20)
