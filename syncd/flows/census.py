@@ -5,11 +5,12 @@ The ids come by extracts of `id` alone, whose windows are those of a pull that n
 
 import random
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
 from syncd.core.clock import Clock
+from syncd.core.extract import BEGINNING
 from syncd.core.faults import Fault
 from syncd.core.retry import Block, decide
 from syncd.core.settings import Instance, Pull, UpdatedSince
@@ -24,8 +25,6 @@ from syncd.store.leases import Connection, Lease
 
 log = structlog.get_logger()
 
-BEGINNING = datetime(2006, 1, 1, tzinfo=UTC)
-"""No lead is older than Marketo."""
 WINDOW = timedelta(days=30)
 SETTLED = timedelta(hours=1)
 """How old a lead is before its absence is told from its being on its way."""

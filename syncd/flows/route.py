@@ -15,6 +15,7 @@ from syncd.core.settings import Instance, Pull, UpdatedSince
 from syncd.core.windows import floor_second, plan
 from syncd.flows.loop import Idle, Outcome
 from syncd.flows.offers import offers, way_of
+from syncd.flows.plan import running
 from syncd.marketo.wire import Wire
 from syncd.ops.metrics import Metrics
 from syncd.store import activities, backfills, cursors, routes
@@ -87,12 +88,7 @@ class Router:
 
     async def _runs(self, pull: Pull, now: datetime) -> bool:
         """Whether the pull may be tried; one that is blocked is, now and then."""
-        state = await cursors.state(self._lease.pool, self.instance, pull.name)
-        if state.state == "blocked" and state.retry_at is not None and not now < state.retry_at <= now + SLOW_RETRY:
-            async with self._lease.transaction() as connection:
-                await cursors.unblock(connection, self.instance, pull.name)
-            return True
-        return state.state == "running"
+        return await running(self._lease, self.instance, pull.name, now) is not None
 
     async def _choose(self, due: Sequence[Pull], chosen: dict[str, Chosen], offered: Offers) -> None:
         for pull in due:

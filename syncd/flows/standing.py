@@ -6,8 +6,9 @@ import structlog
 
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault
-from syncd.core.retry import SLOW_RETRY, Block, decide
+from syncd.core.retry import Block, decide
 from syncd.flows.loop import Idle, Outcome, Worked
+from syncd.flows.plan import running
 from syncd.ops.metrics import Metrics
 from syncd.store import cursors
 from syncd.store.cursors import PullState
@@ -33,13 +34,7 @@ class Standing:
 
     async def running(self) -> PullState | None:
         """How the pull stands; None when it does not run. One that was blocked long enough ago is let run again."""
-        state = await cursors.state(self._lease.pool, self._instance, self._pull)
-        now = self._clock.now()
-        if state.state == "blocked" and state.retry_at is not None and not now < state.retry_at <= now + SLOW_RETRY:
-            async with self._lease.transaction() as connection:
-                await cursors.unblock(connection, self._instance, self._pull)
-            return await cursors.state(self._lease.pool, self._instance, self._pull)
-        return state if state.state == "running" else None
+        return await running(self._lease, self._instance, self._pull, self._clock.now())
 
     def well(self) -> None:
         """Marketo has answered."""

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from syncd.core.extract import BEGINNING
 from syncd.core.settings import UpdatedSince
 from syncd.core.windows import Window
-from syncd.flows.census import BEGINNING, CensusTaker
+from syncd.flows.census import CensusTaker
 from syncd.simulator import Fault
 from syncd.store import cursors, due, status
 from tests.flows.conftest import PULL, Build, House
