@@ -160,6 +160,9 @@ class Planner:
                 "clock_stepped_back", planned_until=state.planned_until.isoformat(), remedy="its windows are planned once more"
             )
             return Worked(0)
+        if state.news_unfinished and self._source != "soap":
+            # An export takes minutes, whatever it brings: news that come more often than that would leave no place for a backfill.
+            return Idle(now + LOOK_EVERY)
         due = now if state.planned_at is None else state.planned_at + pull.every
         overlap = pull.overlap if state.planned_at is not None else timedelta()
         begin = BEGINNING if route.by_creation and state.planned_at is None else state.planned_until

@@ -18,13 +18,16 @@ CLOSINGS = 2
 
 @dataclass(frozen=True, slots=True)
 class PullState:
-    """`planned_until` is None for a list or keys before their first complete walk; `unfinished`: a window is open or blocked."""
+    """`planned_until` is None for a list or keys before their first complete walk; `unfinished`: a window is open or blocked, and
+    `news_unfinished`: one that is no backfill's.
+    """
 
     state: str
     planned_until: datetime | None
     planned_at: datetime | None
     retry_at: datetime | None
     unfinished: bool = False
+    news_unfinished: bool = False
     backfill: int | None = None
     backfill_since: datetime | None = None
     follows: str = "windows"
@@ -87,7 +90,9 @@ UPDATE syncd.backfill SET planned_at = coalesce(planned_at, $3), finished_at = $
 STATE = """
 SELECT p.state, p.planned_until, p.planned_at, p.retry_at, b.id AS backfill, b.since AS backfill_since,
        p.follows, p.closings, p.closes_from,
-       EXISTS (SELECT FROM syncd.pull_window w WHERE w.instance = $1 AND w.pull = $2 AND w.state IN ('open', 'blocked')) AS unfinished
+       EXISTS (SELECT FROM syncd.pull_window w WHERE w.instance = $1 AND w.pull = $2 AND w.state IN ('open', 'blocked')) AS unfinished,
+       EXISTS (SELECT FROM syncd.pull_window w WHERE w.instance = $1 AND w.pull = $2 AND w.state IN ('open', 'blocked')
+                  AND w.backfill_id IS NULL) AS news_unfinished
   FROM syncd.pull p
   LEFT JOIN LATERAL (
        SELECT id, since FROM syncd.backfill b WHERE b.instance = $1 AND b.pull = $2 AND b.planned_at IS NULL ORDER BY id LIMIT 1

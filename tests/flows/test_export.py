@@ -14,10 +14,11 @@ from syncd.core.windows import Window
 from syncd.flows.exporting import CENSUS
 from syncd.flows.loop import Idle
 from syncd.simulator import Fault, Movement
-from syncd.store import cursors, due
+from syncd.store import backfills, cursors, due
 from tests.flows.conftest import Build, House
 from tests.flows.exporting import (
     FIELDS,
+    LIMITS,
     PULL,
     QUICK,
     Hooks,
@@ -511,3 +512,19 @@ async def test_what_moves_out_of_a_window_before_its_turn_comes_all_the_same(hou
     windows = await one.pool.fetchval("SELECT count(*) FROM syncd.pull_window")
     await one.run(1_800)
     assert await one.pool.fetchval("SELECT count(*) FROM syncd.pull_window") == windows, "the log goes on alone"
+
+
+async def test_a_backfill_moves_on_beside_news_that_come_more_often_than_an_export_takes(house: Build) -> None:
+    one = await built(house, replace(PULL, every=timedelta(seconds=30)), limits=replace(LIMITS, export_slots=2), leads=60)
+    await one.run(3_600)
+    async with one.pool.acquire() as connection:
+        backfill = await backfills.order(connection, "acme", PULL.name, None, "a test")
+    asked = await one.pool.fetchval("SELECT count(*) FROM syncd.export")
+
+    async def done() -> bool:
+        return (await backfills.progress(one.pool, backfill)).finished_at is not None
+
+    await one.run(3_600, done)
+    assert await done(), await one.pool.fetch("SELECT state, count(*) FROM syncd.pull_window WHERE backfill_id IS NOT NULL GROUP BY 1")
+    news = await one.pool.fetchval("SELECT count(*) - $1 FROM syncd.export e JOIN syncd.pull_window w ON w.id = e.window_id", asked)
+    assert news > 4, "news came too"
