@@ -32,7 +32,9 @@ LOOK_EVERY = timedelta(minutes=1)
 TOO_EARLY = timedelta(hours=1)
 AFTER_NOTHING = timedelta(days=1)
 FILL = timedelta(days=1)
-"""A pull that is further behind is filling the mirror: then a census would find that, and take its share of Marketo's bytes."""
+"""A pull that is further behind is filling the mirror: then a census would find that, and take its share of Marketo's queue and bytes.
+A mirror that is younger than this has nothing that could have been pruned.
+"""
 
 PULL = Pull(census.PULL, "bulk_extract", UpdatedSince(BEGINNING), ("id",), window=WINDOW)
 """What the extracts are asked for with. They come last: nobody waits for them."""

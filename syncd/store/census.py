@@ -18,9 +18,12 @@ FIRST_AT = """
 SELECT first_at FROM syncd.census
  WHERE instance = $1 AND finished_at IS NOT NULL AND message IS NULL AND first_at IS NOT NULL ORDER BY id DESC LIMIT 1
 """
+# The lead with the lowest id stands for those that came first: the mirror has no index by time.
 FILLING = """
 SELECT EXISTS (SELECT FROM syncd.pull_window WHERE instance = $1 AND pull <> $2 AND state = 'open' AND ends_at < $3)
-       OR NOT EXISTS (SELECT FROM syncd.lead WHERE instance = $1)
+       OR EXISTS (SELECT FROM syncd.pull WHERE instance = $1 AND pull <> $2 AND configured AND state = 'running'
+                     AND (planned_at IS NULL OR closings > 0))
+       OR coalesce((SELECT first_seen_at FROM syncd.lead WHERE instance = $1 ORDER BY lead_id LIMIT 1) >= $3, true)
 """
 START = "INSERT INTO syncd.census (instance, started_at) VALUES ($1, $2) RETURNING id"
 REGISTER = """
@@ -131,7 +134,7 @@ async def first_at(pool: Pool, instance: str) -> datetime | None:
 
 
 async def is_early(pool: Pool, instance: str, before: datetime) -> bool:
-    """Whether pulls are still to bring what was updated before then, or have brought nothing yet."""
+    """Whether pulls are still to bring what was updated before then, or have begun to bring anything only since."""
     return await pool.fetchval(FILLING, instance, PULL, before)  # type: ignore[no-any-return]
 
 

@@ -17,7 +17,8 @@ from tests.flows.conftest import PULL, Build, House
 from tests.flows.following import START, calls, flow, follow, mirror, truth
 
 SOAP = replace(PULL, select=UpdatedSince(BEGINNING), window=timedelta(days=30), every=timedelta(minutes=5))
-WEEK = 7 * 86400.0
+DAY = 86400.0
+WEEK = 7 * DAY
 OPEN = "SELECT id, starts_at, ends_at FROM syncd.pull_window WHERE pull = '#census' AND state = 'open' ORDER BY id"
 
 
@@ -25,6 +26,8 @@ async def filled(house: Build, since: datetime = datetime(2026, 1, 1, tzinfo=UTC
     """A house whose mirror has all leads; they were created and updated since February."""
     home = await follow(house, [replace(SOAP, select=UpdatedSince(since))])
     await home.run(300)
+    home.clock.advance(DAY)
+    await home.run(90)
     return home
 
 
@@ -146,19 +149,24 @@ async def test_it_comes_again_after_its_time_and_from_where_leads_begin(house: B
     assert len(again) < 4
 
 
-async def test_it_waits_for_a_fill(house: Build) -> None:
+async def test_it_waits_for_a_fill_and_for_a_day_more(house: Build) -> None:
     home = await follow(house, [replace(SOAP, select=UpdatedSince(START - timedelta(days=90)))])
-    await counter(home).step()
-    assert await home.pool.fetchval("SELECT count(*) FROM syncd.census") == 0, "the mirror is empty"
-    for _ in range(20):
-        if await home.pool.fetchval("SELECT count(*) FROM syncd.lead"):
-            break
-        await flow(home, "pull").step()
+
+    async def begins() -> bool:
+        await counter(home).step()
+        return await home.pool.fetchval("SELECT count(*) FROM syncd.census") == 1
+
+    assert not await begins(), "the mirror is empty"
+    await home.run(300)
+    assert not await begins(), "nothing can have been pruned yet"
+    home.clock.advance(DAY)
     await home.pool.execute("UPDATE syncd.pull_window SET state = 'open', finished_at = NULL WHERE id = 1")
-    await counter(home).step()
-    assert await home.pool.fetchval("SELECT count(*) FROM syncd.census") == 0, "windows of long ago are open"
+    assert not await begins(), "windows of long ago are open"
+    await home.pool.execute("UPDATE syncd.pull SET closings = 1")
     await home.run(60)
-    assert await home.pool.fetchval("SELECT count(*) FROM syncd.census") == 1
+    assert not await begins(), "what moved while the extracts ran is still to come"
+    await home.pool.execute("UPDATE syncd.pull SET closings = 0")
+    assert await begins()
 
 
 async def test_a_restart_goes_on(house: Build) -> None:
@@ -239,7 +247,9 @@ async def test_a_fault_amid_the_comparison_costs_time_and_nothing_else(house: Bu
 
 
 async def test_without_a_census_there_is_none(house: Build) -> None:
-    home = await filled(house)
+    home = await follow(house, [SOAP])
     await home.restart(census=None)
+    await home.run(300)
+    home.clock.advance(DAY)
     await home.run(100)
     assert await home.pool.fetchval("SELECT count(*) FROM syncd.census") == 0
