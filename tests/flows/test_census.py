@@ -154,7 +154,7 @@ async def test_it_waits_for_a_fill_and_for_a_day_more(house: Build) -> None:
 
     async def begins() -> bool:
         await counter(home).step()
-        return await home.pool.fetchval("SELECT count(*) FROM syncd.census") == 1
+        return await home.pool.fetchval("SELECT count(*) = 1 FROM syncd.census") is True
 
     assert not await begins(), "the mirror is empty"
     await home.run(300)

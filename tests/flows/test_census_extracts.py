@@ -74,6 +74,7 @@ async def test_it_finds_what_both_sides_have_lost_and_no_news_wait_for_it(house:
         slowest = max(slowest, (one.clock.now() - began).total_seconds())
         await one.run(600)
     row = await one.pool.fetchrow("SELECT missing, surplus, message FROM syncd.census ORDER BY id DESC LIMIT 1")
+    assert row is not None
     assert tuple(row) == (1, 1, None)
     assert slowest < EVERY.total_seconds() + 600
     await one.run(600)

@@ -522,7 +522,8 @@ async def test_a_backfill_moves_on_beside_news_that_come_more_often_than_an_expo
     asked = await one.pool.fetchval("SELECT count(*) FROM syncd.export")
 
     async def done() -> bool:
-        return (await backfills.progress(one.pool, backfill)).finished_at is not None
+        progress = await backfills.progress(one.pool, backfill)
+        return progress is not None and progress.finished_at is not None
 
     await one.run(3_600, done)
     assert await done(), await one.pool.fetch("SELECT state, count(*) FROM syncd.pull_window WHERE backfill_id IS NOT NULL GROUP BY 1")
