@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 FORGET_AFTER = timedelta(days=30)
 FORGET_EVERY = timedelta(hours=1)
+STILL_CREATED = timedelta(minutes=10)
+"""How long Marketo may go on to call a queued export created; it renews what it says once a minute at most (protocol 3.1)."""
 
 
 class ExportPoller:
@@ -79,10 +81,12 @@ class ExportPoller:
         assert job.export_id is not None
         try:
             status = await self._api.status(job.export_id)
+            now = self._clock.now()
+            if status.state == "created" and job.state == "queued" and (job.enqueued_at or job.begun_at) + STILL_CREATED <= now:
+                await self._queue_again(job)
         except Fault as fault:
             return await self._in_vain(job, fault)
         self._healed(job)
-        now = self._clock.now()
         again_at = None
         async with self._lease.transaction() as connection:
             state = await exports.looked(connection, job.id, status, now)
@@ -100,6 +104,16 @@ class ExportPoller:
             self._shared.completed(job.pull)
             bound.info("export_completed", records=status.records, bytes=status.bytes)
         return Worked()
+
+    async def _queue_again(self, job: Export) -> None:
+        """Marketo once said that it was queued, and it is not: of the same job that makes no second one."""
+        assert job.export_id is not None
+        self._log.warning("export_queued_again", pull=job.pull, window=job.window_id, export=job.id, export_id=job.export_id)
+        try:
+            await self._api.enqueue(job.export_id)
+        except Fault as fault:
+            if fault.code != "1029_already":
+                raise
 
     def _failed(self, job: Export, status: ExportStatus, now: datetime) -> str:
         if is_about_quota(status):

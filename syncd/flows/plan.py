@@ -30,6 +30,11 @@ REFUSED_FOR = timedelta(days=1)
 LOOK_EVERY = timedelta(seconds=5)
 """How soon a pull that waits for its time sees a backfill, or windows that another of its streams has planned."""
 
+BESIDE_NEWS = timedelta(hours=1)
+"""How long news wait for former ones that are under way. An export takes minutes, whatever it brings: news that come more often than
+that would leave no place for a backfill; an export may also get stuck, and nobody is to wait for that.
+"""
+
 BY_PAGES = Route(False, False, "windows", "SOAP's pages select by update times")
 
 UNSENDABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -160,10 +165,8 @@ class Planner:
                 "clock_stepped_back", planned_until=state.planned_until.isoformat(), remedy="its windows are planned once more"
             )
             return Worked(0)
-        if state.news_unfinished and self._source != "soap":
-            # An export takes minutes, whatever it brings: news that come more often than that would leave no place for a backfill.
-            return Idle(now + LOOK_EVERY)
-        due = now if state.planned_at is None else state.planned_at + pull.every
+        every = max(pull.every, BESIDE_NEWS) if state.news_unfinished and self._source != "soap" else pull.every
+        due = now if state.planned_at is None else state.planned_at + every
         overlap = pull.overlap if state.planned_at is not None else timedelta()
         begin = BEGINNING if route.by_creation and state.planned_at is None else state.planned_until
         span = increment(begin, at_marketo, overlap, pull.margin) if due <= now else None

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from syncd.core import extract
 from syncd.core.route import Route
@@ -272,6 +273,16 @@ async def test_a_job_that_is_queued_already_is_queued(house: Build) -> None:
     assert await mirror(one) == truth(one)
 
 
+async def test_a_job_that_is_not_queued_though_marketo_said_so_is_queued_again(house: Build) -> None:
+    one = await built(house, leads=100)
+    one.simulator.script("export_enqueue", Fault.REST_1029_ALREADY)
+    with capture_logs() as logs:
+        await filled(one, 3600)
+    assert [line["log_level"] for line in logs if line["event"] == "export_queued_again"] == ["warning"]
+    assert asked_twice(one) == {}
+    assert await mirror(one) == truth(one)
+
+
 async def test_a_failed_export_is_asked_for_in_halves(house: Build) -> None:
     one = await built(house, leads=200)
     one.simulator.script("export_create", Fault.EXPORT_FAILED)
@@ -529,3 +540,20 @@ async def test_a_backfill_moves_on_beside_news_that_come_more_often_than_an_expo
     assert await done(), await one.pool.fetch("SELECT state, count(*) FROM syncd.pull_window WHERE backfill_id IS NOT NULL GROUP BY 1")
     news = await one.pool.fetchval("SELECT count(*) - $1 FROM syncd.export e JOIN syncd.pull_window w ON w.id = e.window_id", asked)
     assert news > 4, "news came too"
+
+
+async def test_news_wait_an_hour_at_most_for_an_export_that_gets_stuck(house: Build) -> None:
+    one = await built(house, replace(PULL, every=timedelta(minutes=2)), leads=60)
+    await filled(one)
+    await one.run(600)
+    one.simulator.script("export_status", Fault.REST_1029_QUOTA)  # nobody knows what that means there
+    refused = "SELECT count(*) FROM syncd.export WHERE message LIKE '%1029%'"
+
+    async def met() -> bool:
+        return await one.pool.fetchval(refused) == 1
+
+    await one.run(3600, met)
+    new = one.simulator.world.create({"company": "the latest"}).id
+    await one.run(2 * 3600)
+    assert new in await mirror(one)
+    assert await met(), "it is looked at again only after midnight"
