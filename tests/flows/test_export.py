@@ -547,10 +547,10 @@ async def test_news_wait_an_hour_at_most_for_an_export_that_gets_stuck(house: Bu
     await filled(one)
     await one.run(600)
     one.simulator.script("export_status", Fault.REST_1029_QUOTA)  # nobody knows what that means there
-    refused = "SELECT count(*) FROM syncd.export WHERE message LIKE '%1029%'"
+    refused = "SELECT count(*) = 1 FROM syncd.export WHERE message LIKE '%1029%'"
 
     async def met() -> bool:
-        return await one.pool.fetchval(refused) == 1
+        return await one.pool.fetchval(refused) is True
 
     await one.run(3600, met)
     new = one.simulator.world.create({"company": "the latest"}).id
