@@ -169,7 +169,7 @@ async def main(size: Size, console: Console) -> None:
 
 async def _latency(console: Console, lease: Lease, size: Size) -> None:
     shares = defaultdict(list)
-    async with latency.marketo(size.latency_pages * latency.PAGE * latency.WINDOWS) as endpoint:
+    async with latency.marketo(size.latency_pages * latency.PAGE) as endpoint:
         for _ in range(size.latency_rounds):
             for streams in (1, latency.WINDOWS):
                 shares[streams].append(await latency.pull(endpoint, lease, streams))
