@@ -20,6 +20,7 @@ import psycopg
 import structlog
 from rich.console import Console
 
+from syncd.cli.running import collect_rarely
 from syncd.core.mirror import MirrorRow
 from syncd.store import migrate
 from syncd.store.embedded import EmbeddedPostgres
@@ -144,6 +145,7 @@ class Sides:
 
 async def main(size: Size, console: Console) -> None:
     """Measure, and print what was measured."""
+    collect_rarely()
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="syncd-bench-", ignore_cleanup_errors=True)))
         folder.chmod(0o711)  # as root the server runs as `nobody`
@@ -157,7 +159,9 @@ async def main(size: Size, console: Console) -> None:
         path, zeep_side = ours.WholePath(lease), WithZeep(postgres.dsn)
         stack.callback(zeep_side.close)
         assert postgres.pid is not None
-        await _latency(console, lease, size)  # first, while this process is as small as a daemon
+        far, far_holder = await ours.lease_of(postgres.dsn, pool, "far away")
+        stack.callback(far_holder.terminate)
+        await _latency(console, far, size)  # first, while this process is as small as a daemon
         await path.prepare()
         for wide in (False, True):
             sides = Sides(pool, postgres.pid, path, zeep_side, size, wide=wide)
