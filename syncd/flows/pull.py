@@ -24,6 +24,7 @@ from syncd.marketo.soap import SoapApi
 from syncd.ops.metrics import Metrics
 from syncd.store import backfills, cursors, leads, lists
 from syncd.store.cursors import OpenWindow
+from syncd.store.leads import Upserted
 from syncd.store.leases import Connection, Lease
 
 log = structlog.get_logger()
@@ -60,6 +61,8 @@ class _Walk:
     lowest: float = math.inf
     """The lowest remaining count so far; `idle` is how many pages in a row have not lowered it."""
     idle: int = 0
+    all_new: bool = False
+    """Whether the page before had new leads only: so will the next one have, in a first fill."""
 
 
 class PullStream:
@@ -138,20 +141,15 @@ class PullStream:
         walk.lowest = min(walk.lowest, page.remaining)
         if walk.idle > MOST_IDLE_PAGES:
             raise Fault(Nature.POSITION, "no_progress", f"{walk.idle} pages in a row left no fewer leads to come", "getMultipleLeads")
-        rows, asker = page.rows, asker_of(self._settings, self._pull, page.vocabulary)
-        now = self._clock.now()
+        rows = page.rows
         got = walk.leads + len(rows)
         expected = len(rows) + page.remaining if walk.expected is None else walk.expected
-        async with self._lease.transaction() as connection:
-            upserted = await leads.upsert(connection, self.instance, asker, rows, page.asked_at, now, page.kept)
-            if upserted.refused:
-                # The later answer may have been another pull's, which told nothing of our fields: ask anew rather than lose them.
-                message = f"{upserted.refused} leads of the page are known from a later request; asking for it again"
-                raise Fault(Nature.TRANSIENT, "older_answer", message, "getMultipleLeads")
-            if isinstance(self._pull.select, StaticList):
-                ids = [row.lead_id for row in rows]
-                await lists.seen(connection, self.instance, str(self._pull.select.list), walk.window.id, ids, now)
-            goes_on = await self._move(connection, walk, page, got, expected, upserted.dropped)
+        try:
+            upserted, goes_on = await self._store(walk, page, got, expected)
+        except leads.NotAllNewError:
+            walk.all_new = False
+            upserted, goes_on = await self._store(walk, page, got, expected)
+        walk.all_new = 0 < upserted.created == len(rows)
         self._metrics.page(self.instance, self._pull.name, len(rows), upserted.created, upserted.changed, upserted.dropped)
         walk.position, walk.leads, walk.expected = page.position, got, expected
         if not goes_on:
@@ -160,6 +158,23 @@ class PullStream:
             self._log.debug("window_walked", window=walk.window.id, leads=got, expected=expected)
             await self.close()
         return Worked(len(rows))
+
+    async def _store(self, walk: _Walk, page: MirroredPage, got: int, expected: int) -> tuple[Upserted, bool]:
+        """Write the page and move its window, in one transaction; returns what that did, and whether the walk goes on."""
+        asker, now = asker_of(self._settings, self._pull, page.vocabulary), self._clock.now()
+        async with self._lease.transaction() as connection:
+            if walk.all_new and page.kept is None:
+                upserted = await leads.insert(connection, self.instance, asker, page.rows, page.asked_at, now)
+            else:
+                upserted = await leads.upsert(connection, self.instance, asker, page.rows, page.asked_at, now, page.kept)
+            if upserted.refused:
+                # The later answer may have been another pull's, which told nothing of our fields: ask anew rather than lose them.
+                message = f"{upserted.refused} leads of the page are known from a later request; asking for it again"
+                raise Fault(Nature.TRANSIENT, "older_answer", message, "getMultipleLeads")
+            if isinstance(self._pull.select, StaticList):
+                ids = [row.lead_id for row in page.rows]
+                await lists.seen(connection, self.instance, str(self._pull.select.list), walk.window.id, ids, now)
+            return upserted, await self._move(connection, walk, page, got, expected, upserted.dropped)
 
     async def _move(self, connection: Connection, walk: _Walk, page: MirroredPage, got: int, expected: int, dropped: int) -> bool:
         """Let the window follow its page, in the page's transaction; returns whether its walk goes on."""

@@ -110,6 +110,14 @@ SELECT count(*) FILTER (WHERE created) AS created, count(*) FILTER (WHERE change
 """
 UPSERT = _FRESH + _OF_A_PAGE + _WRITE + _COUNT
 UPSERT_STAGED = _FRESH + _OF_A_SLICE + _WRITE + _DUE + _COUNT
+# For leads that are not in the mirror: half as much work as finding that out first.
+INSERT = """
+INSERT INTO syncd.lead (instance, lead_id, email, attributes, misfits, digests, first_seen_at, changed_at, asked_at)
+SELECT $1, p.lead_id, p.email, p.attributes::jsonb, nullif(p.misfits, '{}')::jsonb, jsonb_build_object($7::text, p.digest), $9, $9, $8
+  FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[]) AS p (lead_id, email, attributes, misfits, digest)
+ ORDER BY p.lead_id
+ON CONFLICT (instance, lead_id) DO NOTHING
+"""
 ENSURE_HISTORY = "SELECT syncd.ensure_lead_history($1, $2)"
 WAIT_NO_LONGER = "SET LOCAL lock_timeout = '2s'"
 # Of the two clocks the one that is behind counts: what was dropped by mistake is gone.
@@ -151,6 +159,37 @@ class Upserted:
     changed: int
     refused: int = 0
     dropped: int = 0
+
+
+class NotAllNewError(Exception):
+    """Some leads of a page are in the mirror already."""
+
+
+async def insert(
+    connection: Connection, instance: str, asker: Asker, rows: Sequence[MirrorRow], asked_at: datetime, now: datetime
+) -> Upserted:
+    """Write a page of leads none of which is in the mirror, as `upsert` would, in less time.
+
+    Raises NotAllNewError when one is: the transaction must then be rolled back, since the leads that were written hold locks out of
+    their order.
+    """
+    page = list({row.lead_id: row for row in rows}.values())
+    mark = asker.mark
+    written = await connection.execute(
+        INSERT,
+        instance,
+        [row.lead_id for row in page],
+        [row.email for row in page],
+        [row.attributes for row in page],
+        [row.misfits for row in page],
+        [f"{mark}{row.digest}" for row in page],
+        asker.pull,
+        asked_at,
+        now,
+    )
+    if int(written.rpartition(" ")[2]) < len(page):
+        raise NotAllNewError
+    return Upserted(len(page), 0)
 
 
 async def upsert(

@@ -139,9 +139,11 @@ async def write(pool: Pool, instance: str, pages: Sequence[Sequence[MirrorRow]],
 
     async def writer(mine: Sequence[Sequence[MirrorRow]]) -> None:
         async with pool.acquire() as connection:
+            all_new = False
             for rows in mine:
                 now = datetime.now(UTC)
-                await leads.upsert(connection, instance, asker, rows, now, now)
+                written = await (leads.insert if all_new else leads.upsert)(connection, instance, asker, rows, now, now)
+                all_new = written.created == len(rows)
 
     await asyncio.gather(*(writer(pages[number::writers]) for number in range(writers)))
 

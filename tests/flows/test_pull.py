@@ -65,6 +65,37 @@ async def test_a_restart_goes_on_at_the_page_it_had_come_to(house: Build) -> Non
     assert soap_calls(home) <= 20 + 3
 
 
+async def test_leads_that_another_pull_has_brought_meanwhile_are_no_surprise_to_a_fill(house: Build) -> None:
+    """A fill takes leads for new until it meets one that is not, anywhere in a page."""
+    other = replace(PULL, name="other", fields=("Title",))
+    home = await house(pulls=[replace(PULL, window=timedelta(days=30)), replace(other, window=timedelta(days=30))], leads=400)
+    first = next(flow for flow in home.flows if flow.name.startswith("pull people"))
+    second = next(flow for flow in home.flows if flow.name.startswith("pull other"))
+    for _ in range(4):
+        await first.step()
+    assert await home.pool.fetchval("SELECT count(*) FROM syncd.lead") == 150
+    lead_id = await home.pool.fetchval("SELECT max(lead_id) FROM syncd.lead")
+    known = [lead.id for lead in home.simulator.world if lead.id > lead_id][:1]
+    await home.pool.execute(
+        "INSERT INTO syncd.lead (instance, lead_id, attributes, digests, first_seen_at, changed_at, asked_at) "
+        "SELECT 'acme', l, '{\"title\": \"CEO\"}', '{}', $2, $2, $2 FROM unnest($1::bigint[]) l",
+        known,
+        home.clock.now() - timedelta(hours=1),
+    )
+    await first.step()
+    assert await home.pool.fetchval("SELECT count(*) FROM syncd.lead") > 151
+    for _ in range(3):
+        await second.step()
+    await home.run(200)
+    assert {
+        lead_id: (email, {name: value for name, value in values.items() if name != "title"})
+        for lead_id, (email, values) in (await mirror(home)).items()
+    } == truth(home)
+    assert (
+        await home.pool.fetchval("SELECT count(*) FROM syncd.lead WHERE cardinality(ARRAY(SELECT jsonb_object_keys(digests))) = 2") == 400
+    )
+
+
 @pytest.mark.parametrize(
     "fault",
     [

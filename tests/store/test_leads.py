@@ -69,6 +69,29 @@ async def test_new_changed_and_unchanged_leads_are_counted(pool: Pool) -> None:
     assert row == ("a@x", '{"f": "c"}', T[0] + timedelta(seconds=1), T[1] + timedelta(seconds=1), T[1])
 
 
+async def test_leads_that_are_all_new_are_written_as_others_are(pool: Pool) -> None:
+    page = [lead(2, f="b", g=("integer", "no number")), lead(1, None, f="a"), lead(2, f="c"), lead(3)]
+    asker = Asker("people", "123abc", OWNED)
+    every = "SELECT email, attributes, misfits, digests, first_seen_at, changed_at, asked_at, deleted_at FROM syncd.lead ORDER BY lead_id"
+    async with pool.acquire() as connection:
+        assert await leads.insert(connection, "acme", asker, page, T[0], T[1]) == Upserted(3, 0)
+        inserted = await table(pool, every)
+        await connection.execute("DELETE FROM syncd.lead")
+        assert await leads.upsert(connection, "acme", asker, page, T[0], T[1]) == Upserted(3, 0)
+    assert await table(pool, every) == inserted
+
+
+async def test_a_page_with_a_lead_that_is_known_is_not_taken_for_all_new(pool: Pool) -> None:
+    await upsert(pool, [lead(2, f="a")], T[1])
+    before = await versions(pool)
+    asker = Asker("people", "123abc", OWNED)
+    async with pool.acquire() as connection:
+        with pytest.raises(leads.NotAllNewError):
+            async with connection.transaction():
+                await leads.insert(connection, "acme", asker, [lead(1), lead(2, f="b")], T[0], T[2])
+    assert await versions(pool) == before
+
+
 async def test_an_unchanged_lead_costs_no_byte(pool: Pool) -> None:
     page = [lead(number, f="x" * 100) for number in range(300)]
     await upsert(pool, page, T[0])
