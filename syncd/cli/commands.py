@@ -200,7 +200,7 @@ def enqueue(
     Each row becomes one change: the key says which lead, every other column
     sets a field, as text. An empty cell leaves its field alone, unless
     --clear-empty is given. Columns that syncd failures export has written beside
-    the fields (syncd:…) say which failures the rows mend, and what they clear.
+    the fields say which failures the rows mend, and what they clear.
     """
     from syncd.cli.choosing import instance_of, push_of
     from syncd.cli.enqueue import enqueue as write

@@ -117,7 +117,7 @@ def export_failures(
 
 @failures.command("retry")
 def retry_failures(
-    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]…", help="Only these changes.")] = None,
+    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID ...]", help="Only these changes.")] = None,
     config: Config = DEFAULT_CONFIG,
     instance: One = None,
     push: PushName = None,
