@@ -339,4 +339,4 @@ def _wall_clock(text: str | None) -> "WallClock":
     raise typer.BadParameter("needs SPEED@ORIGIN, such as 10@1760000000", param_hint="--clock")
 
 
-from syncd.cli import sources  # noqa: E402, F401 - its commands, made of what stands above
+from syncd.cli import operators, sources  # noqa: E402, F401 - their commands, made of what stands above

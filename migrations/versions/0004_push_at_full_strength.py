@@ -1,4 +1,4 @@
-"""News before fills."""
+"""Push at full strength: operators' brakes."""
 
 from pathlib import Path
 
@@ -11,5 +11,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    for part in ("due",):
+    for part in ("operators",):
         run_sql(Path(__file__).with_name(f"0004_{part}.sql"))
