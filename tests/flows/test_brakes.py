@@ -151,6 +151,19 @@ async def test_a_paused_pull_stops_amid_a_window_and_goes_on_where_it_was(house:
     assert await home.pool.fetchval("SELECT bool_and(restarts = 0 AND walks = 1) FROM syncd.pull_window") is True
 
 
+async def test_a_blocked_pull_is_not_tried_while_it_is_paused(house: Build) -> None:
+    home = await house(pulls=[PULL])
+    await home.pool.execute("UPDATE syncd.pull SET state = 'blocked', message = '20014', retry_at = $1", home.clock.now())
+    await pause(home, Choice("in"))
+    await home.run(3600)
+    assert soap_calls(home) == 0
+    assert await home.pool.fetchval("SELECT state || ' ' || message FROM syncd.pull") == "blocked 20014"
+    await resume(home, Choice("in"))
+    await home.run(60)
+    assert soap_calls(home) > 0
+    assert await home.pool.fetchval("SELECT state FROM syncd.pull") == "running"
+
+
 async def test_an_extract_under_way_is_loaded_and_no_other_is_asked_for(house: Build) -> None:
     home = await built(house, replace(EXTRACTED, every=timedelta(minutes=1)))
 
