@@ -199,7 +199,8 @@ def enqueue(
 
     Each row becomes one change: the key says which lead, every other column
     sets a field, as text. An empty cell leaves its field alone, unless
-    --clear-empty is given.
+    --clear-empty is given. Columns that syncd failures export has written beside
+    the fields (syncd:…) say which failures the rows mend, and what they clear.
     """
     from syncd.cli.choosing import instance_of, push_of
     from syncd.cli.enqueue import enqueue as write
@@ -339,4 +340,4 @@ def _wall_clock(text: str | None) -> "WallClock":
     raise typer.BadParameter("needs SPEED@ORIGIN, such as 10@1760000000", param_hint="--clock")
 
 
-from syncd.cli import operators, sources  # noqa: E402, F401 - their commands, made of what stands above
+from syncd.cli import letters, operators, sources  # noqa: E402, F401 - their commands, made of what stands above

@@ -18,10 +18,13 @@ from syncd.cli.failures import Refused
 from syncd.cli.opening import open_database
 from syncd.core.settings import Push, Settings
 from syncd.store import schema
-from syncd.store.enqueue import Enqueued, enqueue_all
+from syncd.store.enqueue import Enqueued, NewChange, NotMendable, enqueue_all
 from syncd.store.pool import CONNECT_TIMEOUT, explained
 
 REPORT_EVERY = 1_000  # rows
+CHANGE, CLEARED, REASON, FAILED_AT = "syncd:change", "syncd:clear", "syncd:reason", "syncd:failed_at"
+"""Columns that syncd failures export writes beside the fields; no field of Marketo's is called so."""
+_OURS = frozenset({CHANGE, CLEARED, REASON, FAILED_AT})
 _MARKS = {";": "semicolons", "\t": "tabs"}  # what spreadsheets write instead of commas, some by their language
 
 
@@ -41,7 +44,10 @@ async def enqueue(settings: Settings, instance: str, push: Push, file: Path, key
 
         with closing(read_changes(source, str(file), key_column or push.lookup_field, clear_empty, show)) as changes:
             async with open_database(settings.database) as dsn, _connected(dsn) as connection:
-                return await enqueue_all(connection, instance, push.name, changes)
+                try:
+                    return await enqueue_all(connection, instance, push.name, changes)
+                except NotMendable as error:
+                    raise Refused(f"{file}: {error}; leave its row out, or its cell in {CHANGE}; nothing was enqueued") from None
 
 
 @asynccontextmanager
@@ -57,8 +63,8 @@ async def _connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 def read_changes(
     source: BinaryIO, name: str, key_column: str, clear_empty: bool, progress: Callable[[int], None]
-) -> Generator[tuple[str, str], None, None]:
-    """Key and fields (JSON text) of each row; `progress` is told the bytes read. Raises Refused with `name` and the line."""
+) -> Generator[NewChange, None, None]:
+    """The change of each row; `progress` is told the bytes read. Raises Refused with `name` and the line."""
     # utf-8-sig: spreadsheets begin their files with a byte order mark
     text = io.TextIOWrapper(source, encoding="utf-8-sig", newline="")
     reader = csv.reader(text, strict=True)
@@ -66,16 +72,20 @@ def read_changes(
     try:
         header = next(reader, [])
         key_at = _key_at(header, key_column, name)
+        mended: set[int] = set()
         line = reader.line_num + 1
         for count, row in enumerate(reader):
             if row:
                 _see_to(row, header, key_at, f"{name}:{line}")
+                ours = {column: cell for column, cell in zip(header, row, strict=True) if column in _OURS and cell}
                 fields = {
                     column: cell or None
                     for at, (column, cell) in enumerate(zip(header, row, strict=True))
-                    if at != key_at and (cell or clear_empty)
+                    if at != key_at and column not in _OURS and (cell or clear_empty)
                 }
-                yield row[key_at], orjson.dumps(fields).decode()
+                cleared = dict.fromkeys(_cleared(ours.get(CLEARED), f"{name}:{line}"))
+                mends = _mends(ours.get(CHANGE), mended, f"{name}:{line}")
+                yield NewChange(row[key_at], orjson.dumps(cleared | fields).decode(), mends)
             line = reader.line_num + 1
             if has_positions and count % REPORT_EVERY == 0:
                 progress(source.tell())
@@ -110,3 +120,28 @@ def _see_to(row: Sequence[str], header: Sequence[str], key_at: int, place: str) 
         raise Refused(f'{place}: has no key (column "{header[key_at]}" is empty); nothing was enqueued')
     if any("\0" in cell for cell in row):
         raise Refused(f"{place}: holds a NUL character, which PostgreSQL can't keep; nothing was enqueued")
+
+
+def _cleared(cell: str | None, place: str) -> list[str]:
+    """The fields that a row of an exported file clears; those that have a value again by now are set."""
+    if cell is None:
+        return []
+    try:
+        names = orjson.loads(cell)
+    except orjson.JSONDecodeError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise Refused(f'{place}: {CLEARED} holds no list of fields such as ["company"]; nothing was enqueued')
+    return names
+
+
+def _mends(cell: str | None, seen: set[int], place: str) -> int | None:
+    """The failed change that a row of an exported file stands for."""
+    if cell is None:
+        return None
+    if not (cell.isascii() and cell.isdigit() and len(cell) <= 18):
+        raise Refused(f"{place}: {CHANGE} holds no id of a change; nothing was enqueued")
+    if int(cell) in seen:
+        raise Refused(f"{place}: change {cell} stands in the file twice; nothing was enqueued")
+    seen.add(int(cell))
+    return int(cell)

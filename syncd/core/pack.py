@@ -19,6 +19,8 @@ class PendingChange:
     fields: str
     overwritten: frozenset[str] = frozenset()
     """Fields that a later change has set already; they are not set again."""
+    place: int | None = None
+    """Its place among the changes of its key: a retry has the one of the change that it retries; None: its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class _Row:
 
 
 def pack(changes: Iterable[PendingChange], claimed: Mapping[str, int], open_chunks: Iterable[PackedChunk], target: Target) -> Packing:
-    """Decide where each change goes. `changes` come in id order; `claimed` maps keys to the unsettled chunk that has them."""
+    """Decide where each change goes. `changes` come in any order; `claimed` maps keys to the unsettled chunk that has them."""
     packing = Packing()
     filling = {chunk.columns: chunk for chunk in open_chunks}
     touched: dict[tuple[str, ...], PackedChunk] = {}
@@ -99,7 +101,7 @@ def pack(changes: Iterable[PendingChange], claimed: Mapping[str, int], open_chun
 
 def _coalesce(changes: Iterable[PendingChange], claimed: Mapping[str, int], target: Target, packing: Packing) -> Iterator[_Row]:
     by_key: dict[str, list[tuple[PendingChange, dict[str, str]]]] = {}
-    for change in changes:
+    for change in sorted(changes, key=_place_of):
         if change.key_norm in claimed:
             packing.waiting.append((change.id, claimed[change.key_norm]))
             continue
@@ -121,6 +123,10 @@ def _coalesce(changes: Iterable[PendingChange], claimed: Mapping[str, int], targ
         yield _merge(key, key_norm, members, packing)
 
 
+def _place_of(change: PendingChange) -> int:
+    return change.id if change.place is None else change.place
+
+
 def _trimmed(key: str) -> str:
     """The key as it is sent: without the blanks that the outbox's `key_norm` leaves out, and no others."""
     return key.strip(" \t\r\n")
@@ -134,9 +140,10 @@ def _merge(key: str, key_norm: str, members: list[tuple[PendingChange, dict[str,
         cells.update(own)
         setters.update(dict.fromkeys(own, change.id))
     riding = set(setters.values())
+    order = {change.id: number for number, (change, _) in enumerate(members)}
     for change, own in members:
         if change.id not in riding:
-            newest = max(setters[name] for name in own)
+            newest = max((setters[name] for name in own), key=order.__getitem__)
             packing.ended.append((change.id, "superseded", f"change {newest} set its fields again"))
     return _Row(key, key_norm, sorted(riding), cells)
 

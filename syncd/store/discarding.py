@@ -33,8 +33,8 @@ WITH chosen AS MATERIALIZED (
 ), ended AS (
     DELETE FROM syncd.outbox o USING chosen c WHERE o.id = c.id AND o.state IN ('pending', 'held', 'parked') RETURNING o.*
 ), told AS (
-    INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, reason, attempt, created_at, settled_at)
-    SELECT id, instance, push, key, key_norm, fields, 'cancelled', $8, attempt, created_at, $9 FROM ended RETURNING id
+    INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, reason, attempt, created_at, settled_at, retry_of)
+    SELECT id, instance, push, key, key_norm, fields, 'cancelled', $8, attempt, created_at, $9, retry_of FROM ended RETURNING id
 )
 SELECT count(*) AS changes, max(id) AS last FROM told
 """

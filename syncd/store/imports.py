@@ -80,9 +80,10 @@ END_CHANGES = """
 WITH ended AS (
     DELETE FROM syncd.outbox WHERE chunk_id = $1 RETURNING *
 )
-INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, reason, attempt, import_job_id, created_at, settled_at)
+INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, reason, attempt, import_job_id, created_at, settled_at,
+                                  retry_of)
 SELECT id, instance, push, key, key_norm, fields, coalesce($3::jsonb -> ordinal::text ->> 0, $4),
-       coalesce($3::jsonb -> ordinal::text ->> 1, $5::text), attempt, $2, created_at, $6
+       coalesce($3::jsonb -> ordinal::text ->> 1, $5::text), attempt, $2, created_at, $6, retry_of
   FROM ended
 """
 RUNS = """

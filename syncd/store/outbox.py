@@ -18,7 +18,7 @@ CLAIM_BYTES = 16 * 1024 * 1024
 PIECE = 250  # rows
 
 CLAIMABLE = """
-SELECT id, key, key_norm, fields::text AS fields, created_at FROM syncd.outbox
+SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of FROM syncd.outbox
  WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NULL
  ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
 """
@@ -34,20 +34,21 @@ INSERT INTO syncd.claim_mark AS m (instance, claimed_up_to) VALUES ($1, $2)
 ON CONFLICT (instance) DO UPDATE SET claimed_up_to = greatest(m.claimed_up_to, excluded.claimed_up_to)
 """
 MARK = "SELECT claimed_up_to FROM syncd.claim_mark WHERE instance = $1"
+# A retry has the place of the change that it retries: what came after that one is later than the retry, although its id is lower.
 # A change of yesterday's clock may settle before it was created; a day's grace keeps partition pruning and forgives that.
 # The same text as a key of another lookup field is another lead.
 # The aggregate keeps it one walk of the key's index for each late row, whatever is known of the tables: as a plain join it was
 # planned from the side of the whole history.
 OVERWRITTEN = """
 SELECT late.id, later.names
-  FROM unnest($2::bigint[], $3::text[], $4::timestamptz[]) AS late (id, key_norm, created_at)
+  FROM unnest($2::bigint[], $3::text[], $4::timestamptz[], $6::bigint[]) AS late (id, key_norm, created_at, place)
  CROSS JOIN LATERAL (
        SELECT array_agg(DISTINCT f.name) AS names
          FROM syncd.change_history h
          JOIN syncd.import_job j ON j.id = h.import_job_id
          JOIN syncd.chunk c ON c.id = j.chunk_id AND c.lookup_field = $5
         CROSS JOIN LATERAL jsonb_object_keys(h.fields) AS f (name)
-        WHERE h.instance = $1 AND h.key_norm = late.key_norm AND h.id > late.id
+        WHERE h.instance = $1 AND h.key_norm = late.key_norm AND h.id > late.place AND coalesce(h.retry_of, h.id) > late.place
           AND h.state IN ('applied', 'warned', 'unverified') AND h.settled_at >= late.created_at - interval '1 day') later
  WHERE later.names IS NOT NULL
 """
@@ -82,8 +83,8 @@ WITH verdict AS (
     DELETE FROM syncd.outbox o USING verdict v WHERE o.id = v.id AND o.state = 'pending'
     RETURNING o.*, v.state AS final_state, v.reason AS final_reason
 )
-INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, reason, attempt, created_at, settled_at)
-SELECT id, instance, push, key, key_norm, fields, final_state, final_reason, attempt, created_at, $4 FROM ended
+INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, reason, attempt, created_at, settled_at, retry_of)
+SELECT id, instance, push, key, key_norm, fields, final_state, final_reason, attempt, created_at, $4, retry_of FROM ended
 """
 ENSURE_PARTITION = "SELECT syncd.ensure_history_partition($1)"
 
@@ -105,7 +106,7 @@ async def claimable(connection: Connection, instance: str, push: Push, limit: in
     keys = list({row["key_norm"] for row in rows})
     claimed = {row["key_norm"]: row["chunk_id"] for row in await connection.fetch(CLAIMED_KEYS, instance, push.lookup_field, keys)}
     mark = await connection.fetchval(MARK, instance) or 0
-    late = [row for row in rows if row["id"] <= mark and row["key_norm"] not in claimed]
+    late = [row for row in rows if (row["id"] <= mark or row["retry_of"] is not None) and row["key_norm"] not in claimed]
     overwritten: dict[int, frozenset[str]] = {}
     if late:
         found = await connection.fetch(
@@ -115,10 +116,14 @@ async def claimable(connection: Connection, instance: str, push: Push, limit: in
             [row["key_norm"] for row in late],
             [row["created_at"] for row in late],
             push.lookup_field,
+            [row["retry_of"] or row["id"] for row in late],
         )
         overwritten = {row["id"]: frozenset(row["names"]) for row in found}
     changes = [
-        PendingChange(row["id"], row["key"], row["key_norm"], row["fields"], overwritten.get(row["id"], frozenset())) for row in rows
+        PendingChange(
+            row["id"], row["key"], row["key_norm"], row["fields"], overwritten.get(row["id"], frozenset()), row["retry_of"] or row["id"]
+        )
+        for row in rows
     ]
     await connection.execute(RAISE_MARK, instance, rows[-1]["id"])
     open_chunks = await connection.fetch(OPEN_CHUNKS, instance, push.name, push.lookup_field, push.format, push.list_id, push.partition)

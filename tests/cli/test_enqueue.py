@@ -101,7 +101,9 @@ async def test_the_ids_are_ours_alone(database: str, pool: asyncpg.Pool) -> None
     await open_transaction.start()
     await other.execute(enqueue, "uncommitted@example.com")
     async with pool.acquire() as connection:
-        done = await store.enqueue_all(connection, "acme", "contacts", [("a@example.com", "{}"), ("b@example.com", "{}")])
+        done = await store.enqueue_all(
+            connection, "acme", "contacts", [store.NewChange("a@example.com", "{}"), store.NewChange("b@example.com", "{}")]
+        )
     assert (done.count, done.first_id, done.last_id) == (2, 2, 3)
     await open_transaction.rollback()
     await other.close()
@@ -133,7 +135,7 @@ def test_any_table_comes_through(rows: list[tuple[str, str, str]], clear_empty: 
     file = io.StringIO(newline="")
     csv.writer(file).writerows([("key", "a", "b"), *rows])
     source = io.BytesIO(file.getvalue().encode())
-    found = [(key, json.loads(fields)) for key, fields in read_changes(source, "x.csv", "key", clear_empty, lambda _: None)]
+    found = [(key, json.loads(fields)) for key, fields, _ in read_changes(source, "x.csv", "key", clear_empty, lambda _: None)]
     kept = [(key, {"a": a or None, "b": b or None}) for key, a, b in rows]
     assert found == (
         kept if clear_empty else [(key, {name: cell for name, cell in fields.items() if cell is not None}) for key, fields in kept]
@@ -153,8 +155,8 @@ def test_a_pipe_will_do() -> None:
     os.write(theirs, b"key,a\n1,v\n")
     os.close(theirs)
     with os.fdopen(ours, "rb") as source:
-        assert list(read_changes(source, "/dev/stdin", "key", False, lambda _: None)) == [("1", '{"a":"v"}')]
+        assert list(read_changes(source, "/dev/stdin", "key", False, lambda _: None)) == [("1", '{"a":"v"}', None)]
 
 
 def test_the_header_may_hold_the_key_alone() -> None:
-    assert list(read_changes(io.BytesIO(b"key\n1\n"), "x.csv", "key", False, lambda _: None)) == [("1", "{}")]
+    assert list(read_changes(io.BytesIO(b"key\n1\n"), "x.csv", "key", False, lambda _: None)) == [("1", "{}", None)]

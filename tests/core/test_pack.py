@@ -235,3 +235,11 @@ def test_an_open_chunk_goes_on_and_a_full_one_is_told() -> None:
     assert full is before
     assert (full.full, full.rows, new.full) == (True, [], False)
     assert new.id is None
+
+
+def test_a_retry_has_the_place_of_what_it_retries() -> None:
+    retry = PendingChange(9, "a@x", "a@x", '{"f": "old", "g": "old"}', place=1)
+    packing = packed(change(2, "a@x", {"f": "new"}), retry)
+    assert only_row(packing) == {"email": "a@x", "f": "new", "g": "old"}
+    hollow = PendingChange(9, "a@x", "a@x", '{"f": "old"}', place=1)
+    assert packed(change(2, "a@x", {"f": "new"}), hollow).ended == [(9, "superseded", "change 2 set its fields again")]
