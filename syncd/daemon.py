@@ -30,6 +30,7 @@ from syncd.flows.loop import Flow
 from syncd.flows.plan import register
 from syncd.flows.pull import streams_of
 from syncd.flows.push import Packer, Submitter
+from syncd.flows.resting import Resting
 from syncd.flows.route import Router
 from syncd.flows.settle import Settler
 from syncd.flows.sweep import Sweep
@@ -39,7 +40,7 @@ from syncd.marketo.wire import Wire, open_wire
 from syncd.ops import http, systemd
 from syncd.ops.http import PortTaken
 from syncd.ops.metrics import Metrics
-from syncd.store import exports, imports, leases, pushes, schema, status
+from syncd.store import exports, imports, leases, pauses, pushes, schema, status
 from syncd.store.embedded import DirectoryInUse, EmbeddedPostgres
 from syncd.store.leases import Lease, LeaseLost
 from syncd.store.pool import create_pool
@@ -206,7 +207,7 @@ class Daemon:
         name, limits, clock, metrics, jitter = instance.name, instance.limits, self._clock, self.metrics, self._jitter
         flows: list[Flow] = [Sweep(instance, lease, clock), Answer(instance, wire, lease, clock), *self._inbound(instance, lease, wire)]
         if wire.rest is not None:
-            flows.append(Usage(name, limits, wire.rest, wire.limiter, lease, clock, metrics))
+            flows.append(Resting(Usage(name, limits, wire.rest, wire.limiter, lease, clock, metrics), "both", lease, clock))
         if wire.imports is not None:
             flows.append(Settler(name, instance.pushes, limits, wire.imports, lease, clock, metrics, jitter))
             if instance.pushes:
@@ -221,7 +222,7 @@ class Daemon:
             return []
         clock, metrics, jitter, rest = self._clock, self.metrics, self._jitter, wire.rest
         dictionaries = Dictionaries(instance, (lambda: describe(rest)) if rest else None, lease, clock, metrics)
-        flows: list[Flow] = [dictionaries]
+        flows: list[Flow] = [Resting(dictionaries, "both", lease, clock)]
         for pull in instance.pulls:
             if pull.source == "soap" and wire.soap is not None:
                 flows += streams_of(instance, pull, wire.soap, dictionaries.vocabulary, lease, clock, metrics, jitter)
@@ -233,7 +234,8 @@ class Daemon:
             return []
         clock, metrics, jitter, vocabulary = self._clock, self.metrics, self._jitter, dictionaries.vocabulary
         oldest_export = partial(exports.oldest_asked, lease.pool, instance.name)
-        flows: list[Flow] = [Deletions(instance, wire.activities, lease, clock, metrics, jitter, wire.now, oldest_export)]
+        deletions = Deletions(instance, wire.activities, lease, clock, metrics, jitter, wire.now, oldest_export)
+        flows: list[Flow] = [Resting(deletions, "in", lease, clock)]
         flows += [Fetcher(instance, pull, wire.leads, vocabulary, lease, clock, metrics, jitter) for pull in instance.pulls]
         router = Router(instance, wire, vocabulary, lease, clock, metrics, jitter)
         through_rest = [pull for pull in instance.pulls if pull.source != "soap"]
@@ -243,7 +245,7 @@ class Daemon:
         may_fill = {pull.name: partial(router.may_fill, pull.name) for pull in through_rest}
         reach = Reach(wire.exports, lease, clock, metrics, jitter)
         taker = CensusTaker(instance, wire.leads, lease, clock, metrics, jitter, wire.now) if instance.census is not None else None
-        flows += [taker] if taker is not None else []
+        flows += [Resting(taker, "in", lease, clock)] if taker is not None else []
         on_census = taker.found if taker is not None else None
         return [*flows, router, *exporters_of(instance, reach, vocabulary, wire.now, may_fill, router.no_updated_at, on_census)]
 
@@ -255,6 +257,7 @@ class Daemon:
                 log.warning("import_unconfirmed", instance=instance.name, job=job_id, fault="the daemon before ended amid its submission")
             await pushes.register(connection, instance.name, [push.name for push in instance.pushes])
             await register(connection, instance, now)
+            await pauses.enforce(connection, instance.name, now)
 
     def _note_progress(self, instance: str, flow: str) -> None:
         self._last_progress = time.monotonic()

@@ -1,4 +1,4 @@
-"""Push at full strength: failures and their retries."""
+"""Push at full strength: operators' brakes, failures and their retries; of the leads that are due, news before fills."""
 
 from pathlib import Path
 
@@ -11,5 +11,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    for part in ("failures",):
+    for part in ("due", "operators", "failures"):
         run_sql(Path(__file__).with_name(f"0004_{part}.sql"))

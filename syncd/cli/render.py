@@ -11,7 +11,9 @@ from rich.text import Text
 
 from syncd.core.findings import Finding
 from syncd.marketo.allowance import BLOCK
-from syncd.store.status import BackfillStatus, BytesStatus, CensusStatus, ExportStatus, InstanceStatus, JobStatus, PullStatus, PushStatus
+from syncd.store.jobs import JobStatus
+from syncd.store.pauses import Choice, Pause
+from syncd.store.status import BackfillStatus, BytesStatus, CensusStatus, ExportStatus, InstanceStatus, PullStatus, PushStatus
 from syncd.store.story import Changed, Deleted, Joined, Left, Present, Seen, Sent, Story
 from syncd.store.usage import ApiUser
 
@@ -47,6 +49,8 @@ def status_of(instance: InstanceStatus, now: datetime) -> RenderableType:
     """One instance: who works for it, both directions, the jobs that are live."""
     facts = _table("", "", title=instance.name, header=False)
     facts.add_row("daemon", _holder(instance))
+    if instance.pauses:
+        facts.add_row("paused", _plain("; ".join(pause_of(each) for each in instance.pauses), "yellow"))
     facts.add_row("leads in the mirror", f"{instance.leads:,}")
     calls = ", ".join(f"{api} {count:,}" for api, count in sorted(instance.calls_today.items()))
     facts.add_row("calls today (US Central)", f"{calls} (charged ahead in blocks of {BLOCK} at most)" if calls else "none")
@@ -100,7 +104,7 @@ def _pulls(pulls: Iterable[PullStatus], now: datetime) -> Table:
     for pull in pulls:
         table.add_row(
             pull.name,
-            _state(pull.state),
+            _standing(pull),
             moment(pull.watermark) if pull.watermark else NOTHING,
             span(now - pull.watermark) if pull.watermark else NOTHING,
             f"{pull.open_windows:,}",
@@ -149,7 +153,7 @@ def _pushes(pushes: Iterable[PushStatus], now: datetime) -> Table:
     table = _table("push", "state", "live", "oldest pending", "settled", "message")
     for push in pushes:
         oldest = f"{span(now - push.oldest_pending_at)} ago" if push.oldest_pending_at else ""
-        table.add_row(_plain(push.name), _state(push.state), _counts(push.live), oldest, _counts(push.settled), _plain(push.message or ""))
+        table.add_row(_plain(push.name), _standing(push), _counts(push.live), oldest, _counts(push.settled), _plain(push.message or ""))
     return table
 
 
@@ -271,6 +275,26 @@ def _table(*columns: str, title: str = "", header: bool = True) -> Table:
 
 def _state(state: str) -> Text:
     return _plain(state, "red" if state in ("blocked", "unconfirmed") else "yellow" if state in ("paused", "held") else "")
+
+
+def _standing(one: PullStatus | PushStatus) -> Text:
+    state = _state(one.state)
+    if one.paused and one.state != "paused":
+        state = state + _plain(", paused", "yellow")
+    return state + _plain(f" until {moment(one.paused_until)}", "yellow") if one.paused_until else state
+
+
+def pause_of(pause: Pause) -> str:
+    """What is paused, until when."""
+    until = f"until {moment(pause.until)}" if pause.until else "until it is resumed"
+    return f"{choice_of(pause.choice)}, {until}"
+
+
+def choice_of(choice: Choice) -> str:
+    """What a pause is about."""
+    if choice.name:
+        return f"the {'pull' if choice.direction == 'in' else 'push'} {choice.name}"
+    return {"both": "everything", "in": "all pulls", "out": "all pushes"}[choice.direction]
 
 
 def _counts(counts: Mapping[str, int]) -> Text:

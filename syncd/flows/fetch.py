@@ -5,7 +5,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 import structlog
 
@@ -32,7 +32,6 @@ log = structlog.get_logger()
 
 LEAD_PERMISSION = "Read-Only Lead"
 IN_FLIGHT = 2
-FIRST = Due(datetime.min.replace(tzinfo=UTC), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +114,12 @@ class Fetcher:
     async def _ask(self) -> None:
         """Ask for those that are due next, and for the ones behind them."""
         while len(self._in_flight) < IN_FLIGHT:
-            after = self._in_flight[-1].due[-1] if self._in_flight else FIRST
-            found = await due.take(self._lease.pool, self.instance, self._pull.name, after, min(self._batch.size, MOST_IDS))
+            under_way = [each.lead_id for batch in self._in_flight for each in batch.due]
+            found = await due.take(self._lease.pool, self.instance, self._pull.name, under_way, min(self._batch.size, MOST_IDS))
             if not found:
                 return
-            if after is FIRST:
-                self._metrics.due(self.instance, self._pull.name, self._clock.now() - found[0].noted_at)
+            if not under_way:
+                self._metrics.due(self.instance, self._pull.name, self._clock.now() - min(each.noted_at for each in found))
             ids = sorted(each.lead_id for each in found)
             self._in_flight.append(_Batch(found, asyncio.create_task(self._read(ids))))
 

@@ -88,9 +88,9 @@ async def register(connection: Connection, instance: Instance, now: datetime) ->
 
 
 async def running(lease: Lease, instance: str, pull: str, now: datetime) -> PullState | None:
-    """The state of a pull that runs, or is to be tried again after it was blocked; None of one that does not."""
+    """The state of a pull that runs, or is to be tried again after it was blocked; None of one that does not, or is paused."""
     state = await cursors.state(lease.pool, instance, pull)
-    if state.state == "blocked" and state.retry_at is not None and not now < state.retry_at <= now + SLOW_RETRY:
+    if state.state == "blocked" and not state.paused and state.retry_at is not None and not now < state.retry_at <= now + SLOW_RETRY:
         async with lease.transaction() as connection:
             await cursors.unblock(connection, instance, pull)
     elif state.state != "running":

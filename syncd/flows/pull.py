@@ -93,11 +93,15 @@ class PullStream:
         self._walk: _Walk | None = None
         self._faults = 0
         self._restarts = 0
+        self._look_at = clock.now()
         self._log = log.bind(instance=instance.name, pull=pull.name)
 
     async def step(self) -> Outcome:
         """Fetch and write one page; or plan windows; or wait until there is something to plan."""
         try:
+            if self._walk is not None and await self._is_paused():
+                await self.close()
+                return Idle(self._clock.now() + SECOND)
             walk = self._walk or await self._begin()
             if isinstance(walk, Worked | Idle):
                 return walk
@@ -119,6 +123,14 @@ class PullStream:
             if self._walk.pages is not None:
                 await self._walk.pages.close()
             self._walk = None
+
+    async def _is_paused(self) -> bool:
+        """Amid a window, which may have pages for hours: asked once a second."""
+        now = self._clock.now()
+        if now < self._look_at <= now + SECOND:
+            return False
+        self._look_at = now + SECOND
+        return await cursors.is_paused(self._lease.pool, self.instance, self._pull.name)
 
     async def _begin(self) -> _Walk | Outcome:
         """Take a window to walk; where there is none, what to do instead."""

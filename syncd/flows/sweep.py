@@ -1,4 +1,4 @@
-"""What time alone decides: jobs that never came to exist, pushes to be tried again, partitions, what may be forgotten."""
+"""What time alone decides: jobs that never came to exist, pauses that are over, pushes to be tried again, what may be forgotten."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -9,7 +9,7 @@ from syncd.core.clock import Clock
 from syncd.core.settings import Instance
 from syncd.core.slots import is_absent
 from syncd.flows.loop import Idle, Outcome
-from syncd.store import backfills, chunks, cursors, imports, leads, outbox, pushes
+from syncd.store import backfills, chunks, cursors, imports, leads, outbox, pauses, pushes
 from syncd.store.leases import Lease
 
 log = structlog.get_logger()
@@ -41,6 +41,7 @@ class Sweep:
         """All the chores, once."""
         now = self._clock.now()
         await self._absent()
+        await self._pauses(now)
         async with self._lease.transaction() as connection:
             for push in await pushes.unblock_due(connection, self.instance, now):
                 self._log.info("push_tried_again", push=push)
@@ -59,6 +60,12 @@ class Sweep:
 
     async def close(self) -> None:
         """Nothing is under way between two steps."""
+
+    async def _pauses(self, now: datetime) -> None:
+        async with self._lease.transaction() as connection:
+            ended = await pauses.enforce(connection, self.instance, now)
+        for each in ended:
+            self._log.info("pause_ended", direction=each.direction, name=each.name or "all")
 
     async def _drop_history(self, today: date) -> None:
         """Now and then, in a transaction of its own."""

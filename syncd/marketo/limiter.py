@@ -22,6 +22,8 @@ log = structlog.get_logger()
 SPAN = timedelta(seconds=20)
 BURST = 5
 LOOK_AGAIN = 1.0  # seconds, at the most, between two looks at a window that a brake narrows: it widens by itself
+LINGER = 0.25
+"""Real seconds that a call which we have broken off still counts as under way: whoever answers it does not know yet."""
 BRAKED_BY: dict[str, BrakeKind] = {"20023": "pace", "606": "pace", "20024": "concurrency", "615": "concurrency"}
 
 
@@ -78,7 +80,8 @@ class Places:
         self._turn = asyncio.Lock()
         self._change = asyncio.Event()
 
-    async def __aenter__(self) -> None:
+    async def enter(self) -> None:
+        """Wait for a place."""
         async with self._turn:
             # At least one is always allowed, so that who waits here waits for the end of another's call, and looks again then.
             while self._open >= self._allowed(self._size):
@@ -86,7 +89,11 @@ class Places:
                 await self._change.wait()
             self._open += 1
 
-    async def __aexit__(self, *_: object) -> None:
+    def leave(self, seconds: float = 0.0) -> None:
+        """Give the place up, after so many real seconds."""
+        if seconds:
+            asyncio.get_running_loop().call_later(seconds, self.leave)
+            return
         self._open -= 1
         self._change.set()
 
@@ -129,17 +136,24 @@ class Limiter:
         subscription's is, Marketo's own code while it has paused this API.
         """
         self._allowance.check(api, urgent)
-        async with self._places:
+        await self._places.enter()
+        sent, linger = False, 0.0
+        try:
             async with self._queue:
                 await self._pace()
                 await self._window.enter()
-            sent = False
             try:
                 await self._allowance.take(api, urgent)
                 sent = True
                 yield
             finally:
                 self._window.leave(sent)
+        except (asyncio.CancelledError, Fault) as error:
+            if sent and (not isinstance(error, Fault) or error.code == "timeout"):
+                linger = LINGER
+            raise
+        finally:
+            self._places.leave(linger)
 
     def met(self, api: Api, fault: Fault) -> None:
         """An exchange ended in `fault`: too fast and too many press a brake for both APIs, a spent quota pauses its own."""

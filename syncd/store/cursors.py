@@ -19,7 +19,7 @@ CLOSINGS = 2
 @dataclass(frozen=True, slots=True)
 class PullState:
     """`planned_until` is None for a list or keys before their first complete walk; `unfinished`: a window is open or blocked, and
-    `news_unfinished`: one that is no backfill's.
+    `news_unfinished`: one that is no backfill's. `paused`: an operator's pause covers the pull, which may be blocked beside.
     """
 
     state: str
@@ -33,6 +33,7 @@ class PullState:
     follows: str = "windows"
     closings: int = 0
     closes_from: datetime | None = None
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class ExtractWindow:
 
 
 # Of another kind, a pull begins anew; of the same, what it has planned stays, and
-# the rest is a backfill's.
+# the rest is a backfill's. One that is blocked is taken up again, unless an operator has paused it: then it keeps its reason.
 REGISTER = """
 INSERT INTO syncd.pull AS p (instance, pull, selector, planned_until) VALUES ($1, $2, $3, $4)
 ON CONFLICT (instance, pull) DO UPDATE
@@ -72,12 +73,16 @@ ON CONFLICT (instance, pull) DO UPDATE
        planned_until = CASE WHEN p.planned_at IS NULL OR $5 THEN excluded.planned_until
                             ELSE greatest(p.planned_until, excluded.planned_until) END,
        planned_at = CASE WHEN NOT $5 THEN p.planned_at END,
-       state = CASE WHEN p.state = 'blocked' THEN 'running' ELSE p.state END,
-       retry_at = NULL,
-       message = CASE WHEN p.state = 'blocked' THEN NULL ELSE p.message END
+       state = CASE WHEN p.state = 'blocked' AND NOT $6 THEN 'running' ELSE p.state END,
+       retry_at = CASE WHEN $6 THEN p.retry_at END,
+       message = CASE WHEN p.state = 'blocked' AND NOT $6 THEN NULL ELSE p.message END
 """
 OTHERS = "UPDATE syncd.pull SET configured = false WHERE instance = $1 AND pull <> ALL ($2::text[]) AND configured"
 SELECTOR = "SELECT selector FROM syncd.pull WHERE instance = $1 AND pull = $2"
+PAUSED = """
+SELECT EXISTS (SELECT FROM syncd.pause s WHERE s.instance = $1 AND s.direction IN ('both', 'in') AND s.name IN ('', $2))
+"""
+IS_PAUSED = "SELECT EXISTS (SELECT FROM syncd.pull WHERE instance = $1 AND pull = $2 AND state = 'paused')"
 BEFORE = "SELECT selector, planned_at FROM syncd.pull WHERE instance = $1 AND pull = $2 FOR UPDATE"
 ABANDON = """
 UPDATE syncd.pull_window SET state = 'abandoned', keys = NULL, finished_at = $3, message = 'the pull asks for something else now'
@@ -90,6 +95,7 @@ UPDATE syncd.backfill SET planned_at = coalesce(planned_at, $3), finished_at = $
 STATE = """
 SELECT p.state, p.planned_until, p.planned_at, p.retry_at, b.id AS backfill, b.since AS backfill_since,
        p.follows, p.closings, p.closes_from,
+       EXISTS (SELECT FROM syncd.pause s WHERE s.instance = $1 AND s.direction IN ('both', 'in') AND s.name IN ('', $2)) AS paused,
        EXISTS (SELECT FROM syncd.pull_window w WHERE w.instance = $1 AND w.pull = $2 AND w.state IN ('open', 'blocked')) AS unfinished,
        EXISTS (SELECT FROM syncd.pull_window w WHERE w.instance = $1 AND w.pull = $2 AND w.state IN ('open', 'blocked')
                   AND w.backfill_id IS NULL) AS news_unfinished
@@ -228,7 +234,7 @@ async def selector(connection: Connection, instance: str, pull: str) -> str | No
 async def register(
     connection: Connection, instance: str, pull: str, selector: str, since: datetime | None, now: datetime, other: bool
 ) -> bool:
-    """Make the pull known, running if it was blocked. Returns True when it asks for something else than before.
+    """Make the pull known, running if it was blocked and is not paused. Returns True when it asks for something else than before.
 
     `since` is the first update time that it selects, None where it does not select by time. `other` says that it asks for something
     else: what it has asked for before is then abandoned; where it selects by time, as it did, its news go on where they are, and a
@@ -237,7 +243,8 @@ async def register(
     before = await connection.fetchrow(BEFORE, instance, pull)
     other = before is not None and other
     other_kind = before is not None and kind_of(before["selector"]) != kind_of(selector)
-    await connection.execute(REGISTER, instance, pull, selector, since, other_kind or (other and since is None))
+    paused = await connection.fetchval(PAUSED, instance, pull)
+    await connection.execute(REGISTER, instance, pull, selector, since, other_kind or (other and since is None), paused)
     await connection.execute(UNBLOCK_WINDOWS, instance, pull)
     if before is None or not other:
         return False
@@ -266,6 +273,11 @@ async def state(pool: Pool, instance: str, pull: str) -> PullState:
     row = await pool.fetchrow(STATE, instance, pull)
     assert row is not None, "the pull was registered when the daemon took the instance"
     return PullState(**row)
+
+
+async def is_paused(pool: Pool, instance: str, pull: str) -> bool:
+    """Whether an operator has paused the pull."""
+    return await pool.fetchval(IS_PAUSED, instance, pull)  # type: ignore[no-any-return]
 
 
 async def plan(

@@ -8,19 +8,24 @@ from typing import Literal
 from syncd.store.leases import Connection, Pool
 
 Reason = Literal["changed", "winner", "overtaken", "listed", "census"]
+"""The first three are news, which are read first; the others belong to a fill, which may take hours."""
 
-# Sorted, because unsorted batches on two connections deadlock. The later note counts, be its clock behind the other's.
+# Sorted, because unsorted batches on two connections deadlock. The later note counts, be its clock behind the other's; but news stay
+# news, whatever lists them too.
 NOTE = """
 INSERT INTO syncd.lead_due AS d (instance, pull, lead_id, reason, noted_at, window_id)
 SELECT $1, $2, p.lead_id, $4, $5, $6 FROM (SELECT DISTINCT unnest($3::bigint[]) AS lead_id ORDER BY 1) p
 ON CONFLICT (instance, pull, lead_id) DO UPDATE
-   SET noted_at = excluded.noted_at, reason = excluded.reason, window_id = coalesce(d.window_id, excluded.window_id)
+   SET noted_at = excluded.noted_at, window_id = coalesce(d.window_id, excluded.window_id),
+       reason = CASE WHEN excluded.reason IN ('listed', 'census') THEN d.reason ELSE excluded.reason END
 """
 NOTE_HELD = """
 INSERT INTO syncd.lead_due AS d (instance, pull, lead_id, reason, noted_at)
 SELECT $1, $2, l.lead_id, $3, $4
   FROM syncd.lead l WHERE l.instance = $1 AND l.deleted_at IS NULL AND l.digests ? $2 ORDER BY l.lead_id
-ON CONFLICT (instance, pull, lead_id) DO UPDATE SET noted_at = excluded.noted_at, reason = excluded.reason
+ON CONFLICT (instance, pull, lead_id) DO UPDATE
+   SET noted_at = excluded.noted_at,
+       reason = CASE WHEN excluded.reason IN ('listed', 'census') THEN d.reason ELSE excluded.reason END
 """
 # A winner has been updated: it has left the windows of a fill that is under way, and the log tells of its values only what has changed.
 NOTE_WINNERS = """
@@ -34,8 +39,14 @@ SELECT DISTINCT $1, p.pull, w.winner, 'winner', $5::timestamptz
 ON CONFLICT (instance, pull, lead_id) DO UPDATE SET noted_at = excluded.noted_at, reason = excluded.reason
 """
 TAKE = """
-SELECT lead_id, noted_at FROM syncd.lead_due
- WHERE instance = $1 AND pull = $2 AND (noted_at, lead_id) > ($3, $4) ORDER BY noted_at, lead_id LIMIT $5
+(SELECT lead_id, noted_at FROM syncd.lead_due
+  WHERE instance = $1 AND pull = $2 AND reason IN ('changed', 'winner', 'overtaken') AND lead_id <> ALL ($3::bigint[])
+  ORDER BY noted_at, lead_id LIMIT $4)
+UNION ALL
+(SELECT lead_id, noted_at FROM syncd.lead_due
+  WHERE instance = $1 AND pull = $2 AND reason NOT IN ('changed', 'winner', 'overtaken') AND lead_id <> ALL ($3::bigint[])
+  ORDER BY noted_at, lead_id LIMIT $4)
+LIMIT $4
 """
 # A note of a time to come is of a clock that was ahead. The LIMIT makes each lead a probe of the primary key, as in leads.UPSERT; one
 # that is noted anew meanwhile is another row version, and stays.
@@ -64,7 +75,7 @@ OLDEST = "SELECT noted_at FROM syncd.lead_due WHERE instance = $1 AND pull = $2 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A lead that is due since `noted_at`; the order is that of reading."""
+    """A lead that is due since `noted_at`."""
 
     noted_at: datetime
     lead_id: int
@@ -95,9 +106,9 @@ async def note_winners(
     await connection.execute(NOTE_WINNERS, instance, list(pulls), winners, ids, now)
 
 
-async def take(pool: Pool, instance: str, pull: str, after: Due, limit: int) -> list[Due]:
-    """The leads that have been due for longest, behind `after`."""
-    rows = await pool.fetch(TAKE, instance, pull, after.noted_at, after.lead_id, limit)
+async def take(pool: Pool, instance: str, pull: str, under_way: Sequence[int], limit: int) -> list[Due]:
+    """The news that have been due for longest, then the others, but for those that are asked for already."""
+    rows = await pool.fetch(TAKE, instance, pull, under_way, limit)
     return [Due(row["noted_at"], row["lead_id"]) for row in rows]
 
 

@@ -1,6 +1,6 @@
 """What `syncd status` and the status page show: one snapshot of the database."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -9,8 +9,10 @@ import asyncpg
 
 from syncd.core.quota import day_began, quota_day
 from syncd.core.settings import Limits
-from syncd.store import cursors, exports
+from syncd.store import cursors, exports, jobs, pauses
+from syncd.store.jobs import JobStatus
 from syncd.store.leases import Pool
+from syncd.store.pauses import Pause
 from syncd.store.usage import ApiUser, Ledger, users_of
 
 
@@ -29,7 +31,8 @@ class BackfillStatus:
 class PullStatus:
     """`watermark` is None for a list or keys before their first complete walk. The windows are those of the news; `leads_dropped`
     are those that its `where` did not let in, of all windows that are still on record. `route` says in words how its leads come,
-    None as long as that is not chosen; `leads_due` are to be read by their ids."""
+    None as long as that is not chosen; `leads_due` are to be read by their ids. `paused`: by an operator, who also may have paused one
+    that is blocked; `paused_until` is None where that does not end by itself."""
 
     name: str
     state: str
@@ -46,31 +49,22 @@ class PullStatus:
     reason: str | None = None
     leads_due: int = 0
     due_since: datetime | None = None
+    paused: bool = False
+    paused_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PushStatus:
+    """`paused` and `paused_until` as of a pull."""
+
     name: str
     state: str
     message: str | None
     live: dict[str, int]
     settled: dict[str, int]
     oldest_pending_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class JobStatus:
-    id: int
-    push: str
-    batch_id: int | None
-    state: str
-    row_count: int
-    byte_count: int
-    attempt: int
-    submitted_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    message: str | None
+    paused: bool = False
+    paused_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +120,7 @@ class InstanceStatus:
     exports: list[ExportStatus]
     pushes: list[PushStatus]
     live_jobs: list[JobStatus]
+    pauses: list[Pause]
 
 
 INSTANCES = "SELECT instance FROM syncd.lease UNION SELECT DISTINCT instance FROM syncd.outbox ORDER BY 1"
@@ -178,11 +173,6 @@ SELECT push, state, count(*) AS changes, min(created_at) FILTER (WHERE state = '
   FROM syncd.outbox WHERE instance = $1 GROUP BY push, state
 """
 SETTLED = "SELECT push, state, count(*) AS changes FROM syncd.change_history WHERE instance = $1 GROUP BY push, state"
-JOBS = """
-SELECT id, push, batch_id, state, row_count, byte_count, attempt, submitted_at, started_at, finished_at, message
-  FROM syncd.import_job
- WHERE instance = $1 AND state IN ('submitting', 'queued', 'importing', 'complete', 'failed', 'unconfirmed') ORDER BY id
-"""
 EXPORTS = """
 SELECT id, pull, part, parts, state, export_id, records, bytes, begun_at, message
   FROM syncd.export
@@ -207,6 +197,7 @@ def as_json(snapshot: list[InstanceStatus]) -> dict[str, Any]:
 async def _instance(pool: Pool, instance: str, now: datetime, limits: Limits | None) -> InstanceStatus:
     lease = await pool.fetchrow(LEASE, instance)
     census = await pool.fetchrow(CENSUS, instance)
+    held = await pauses.read(pool, instance)
     return InstanceStatus(
         name=instance,
         holder=lease["holder"] if lease else None,
@@ -216,16 +207,17 @@ async def _instance(pool: Pool, instance: str, now: datetime, limits: Limits | N
         api_users=await users_of(pool, instance, quota_day(now)),
         extract_bytes=await _extract_bytes(pool, instance, now, limits),
         census=CensusStatus(**census) if census else None,
-        pulls=await _pulls(pool, instance),
+        pulls=await _pulls(pool, instance, held),
         exports=[ExportStatus(**row) for row in await pool.fetch(EXPORTS, instance)],
-        pushes=await _pushes(pool, instance),
-        live_jobs=[JobStatus(**row) for row in await pool.fetch(JOBS, instance)],
+        pushes=await _pushes(pool, instance, held),
+        live_jobs=await jobs.live(pool, instance),
+        pauses=held,
     )
 
 
 async def pull(pool: Pool, instance: str, name: str) -> PullStatus | None:
     """How one pull stands; None when no daemon has registered it."""
-    return next(iter(await _pulls(pool, instance, name)), None)
+    return next(iter(await _pulls(pool, instance, await pauses.read(pool, instance), name)), None)
 
 
 async def unfinished_backfills(pool: Pool, instance: str, name: str) -> list[BackfillStatus]:
@@ -238,18 +230,26 @@ async def was_abandoned(pool: Pool, backfill: int) -> bool:
     return await pool.fetchval(ABANDONED, backfill)  # type: ignore[no-any-return]
 
 
-async def _pulls(pool: Pool, instance: str, name: str | None = None) -> list[PullStatus]:
+async def _pulls(pool: Pool, instance: str, held: Sequence[Pause], name: str | None = None) -> list[PullStatus]:
     first: dict[str, BackfillStatus] = {}
     for each, found in await _backfills(pool, instance, name):
         first.setdefault(each, found)
-    return [_pull(row, first.get(row["name"])) for row in await pool.fetch(PULLS, instance, name)]
+    rows = await pool.fetch(PULLS, instance, name)
+    return [_pull(row, first.get(row["name"]), pauses.over(held, "in", row["name"])) for row in rows]
 
 
-def _pull(row: asyncpg.Record, backfill: BackfillStatus | None) -> PullStatus:
+def _pull(row: asyncpg.Record, backfill: BackfillStatus | None, over: Sequence[Pause]) -> PullStatus:
     shown = dict(row)
     chosen = {key: shown.pop(key) for key in ("selector", "by_creation", "ids_only", "follows", "routed", "route_reason")}
     reason = chosen["route_reason"] if chosen["routed"] else None
-    return PullStatus(**shown, backfill=backfill, route=_route(row["source"], chosen), reason=reason)
+    return PullStatus(
+        **shown,
+        backfill=backfill,
+        route=_route(row["source"], chosen),
+        reason=reason,
+        paused=bool(over),
+        paused_until=pauses.until(over),
+    )
 
 
 def _route(source: str | None, chosen: Mapping[str, Any]) -> str | None:
@@ -278,7 +278,7 @@ async def _backfills(pool: Pool, instance: str, name: str | None) -> list[tuple[
     return [(row["pull"], BackfillStatus(row["id"], row["since"], row["planned_at"], row["windows"], row["done"])) for row in rows]
 
 
-async def _pushes(pool: Pool, instance: str) -> list[PushStatus]:
+async def _pushes(pool: Pool, instance: str, held: Sequence[Pause]) -> list[PushStatus]:
     live = await pool.fetch(LIVE, instance)
     settled = await pool.fetch(SETTLED, instance)
     return [
@@ -291,6 +291,8 @@ async def _pushes(pool: Pool, instance: str) -> list[PushStatus]:
             oldest_pending_at=min(
                 (row["oldest_pending_at"] for row in live if row["push"] == push["name"] and row["oldest_pending_at"]), default=None
             ),
+            paused=bool(over := pauses.over(held, "out", push["name"])),
+            paused_until=pauses.until(over),
         )
         for push in await pool.fetch(PUSHES, instance)
     ]

@@ -72,7 +72,8 @@ class WholePath:
         async def vocabulary() -> Vocabulary:
             return Vocabulary(DICTIONARY, Dictionary({}))
 
-        self._instance = Instance(lease.instance, pulls=(PULL,))
+        # Without a history, which the other side has not; the write step alone is measured with it.
+        self._instance = Instance(lease.instance, pulls=(PULL,), history=None)
         (self._stream,) = streams_of(self._instance, PULL, api, vocabulary, lease, clock, Metrics(), random.Random(1))
 
     async def prepare(self) -> None:

@@ -1,7 +1,8 @@
 """`make bench-pull`: syncd's pull beside what a user would write, beside its own steps, and beside the machine's limit.
 
 All sides are given the same replies and take turns, round by round; what is printed are medians over the rounds, and medians of
-the rounds' ratios. zeep and xmltodict are given fewer leads, as they take so much longer; each round's leads are new ones.
+the rounds' ratios. zeep and xmltodict are given fewer leads, as they take so much longer; each round's leads are new ones. The whole
+path keeps no history, since the other side keeps none; the write step alone does.
 """
 
 import argparse

@@ -25,7 +25,7 @@ from syncd.ops.clock import ManualClock
 from syncd.ops.metrics import Metrics
 from syncd.simulator import Credentials, Simulator, SimulatorSettings
 from syncd.simulator import Limits as MarketoLimits
-from syncd.store import imports, leases, pushes
+from syncd.store import imports, leases, pauses, pushes
 from syncd.store.leases import Lease
 from syncd.store.usage import Ledger
 
@@ -100,6 +100,7 @@ class House:
             await imports.orphaned(connection, self.instance.name)
             await pushes.register(connection, self.instance.name, [push.name for push in self.instance.pushes])
             await register(connection, self.instance, now)
+            await pauses.enforce(connection, self.instance.name, now)
 
     async def stop(self) -> None:
         for flow in self.flows:

@@ -42,6 +42,21 @@ async def test_three_hundred_a_call_and_the_next_ones_asked_for_meanwhile(house:
     assert "syncd_due_seconds" in {name for name, _, _ in home.metrics.samples()}
 
 
+async def test_news_do_not_wait_behind_a_fill(house: Build) -> None:
+    home = await follow(house, leads=1500)
+    ids = [lead.id for lead in home.simulator.world]
+    await note(home, *ids[:1400], reason="listed")
+    home.clock.advance(1)
+    fetcher = flow(home, "fetch")
+    await fetcher.step()
+    await note(home, ids[1399], ids[1400], reason="changed")
+    home.clock.advance(1)
+    for _ in range(2):  # the batch that was asked for already, and the next
+        await fetcher.step()
+    assert {ids[1399], ids[1400]} <= set(await mirror(home))
+    assert await count(home) > 500
+
+
 async def test_an_id_without_a_lead_is_no_error(house: Build) -> None:
     home = await follow(house)
     lead = next(iter(home.simulator.world))

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import random
 import time
 from datetime import UTC, date, datetime, timedelta
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from syncd.core.faults import Fault, Nature
 from syncd.core.quota import Api
 from syncd.core.settings import Limits
-from syncd.marketo.limiter import SPAN, Limiter, Window
+from syncd.marketo.limiter import LINGER, SPAN, Limiter, Window
 from syncd.ops.clock import ManualClock, WallClock
 from tests.marketo.wire import MemoryLedger, limiter_of
 
@@ -123,6 +124,35 @@ async def test_concurrency_is_bounded_and_a_cancelled_waiter_frees_its_turn() ->
     assert most == 2
     async with limiter.call("rest"), limiter.call("rest"):
         pass
+
+
+@pytest.mark.parametrize("cut_short", ["cancelled", "timeout"])
+async def test_a_call_that_was_broken_off_keeps_its_place_for_a_while(cut_short: str) -> None:
+    """Whoever answers it does not know yet that nobody waits: with the next one there would be more at once than are allowed."""
+    limiter = limiter_of(Limits(concurrency=1), ManualClock(NOON))
+    entered = asyncio.Event()
+
+    async def broken_off() -> None:
+        async with limiter.call("soap"):
+            entered.set()
+            if cut_short == "timeout":
+                raise Fault(Nature.TRANSIENT, "timeout", "no complete reply in time", "getMultipleLeads")
+            await asyncio.Event().wait()
+
+    async def next_one() -> float:
+        async with limiter.call("soap"):
+            return time.monotonic()
+
+    first = asyncio.create_task(broken_off())
+    await entered.wait()
+    began = time.monotonic()
+    second = asyncio.create_task(next_one())
+    first.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Fault):
+        await first
+    await settle()
+    assert not second.done()
+    assert await second - began >= LINGER * 0.9
 
 
 async def test_quota_is_reserved_in_blocks_and_what_is_left_given_back() -> None:

@@ -48,7 +48,7 @@ async def test_a_pull_that_is_new_is_planned_from_its_beginning(lease: Lease) ->
 async def test_windows_are_taken_oldest_first_and_by_one_stream_each(lease: Lease) -> None:
     windows = await planned(lease)
     assert [window.window for window in windows] == WINDOWS
-    assert await state(lease.pool) == PullState("running", UNTIL, NOW, None, unfinished=True)
+    assert await state(lease.pool) == PullState("running", UNTIL, NOW, None, unfinished=True, news_unfinished=True)
 
 
 async def test_the_same_pull_goes_on_after_a_restart(lease: Lease) -> None:
@@ -113,11 +113,11 @@ async def test_a_blocked_pull_offers_no_blocked_window_until_it_is_tried_again(l
     async with lease.transaction() as connection:
         await cursors.block(connection, "acme", "people", one.id, NOW, "20014")
         await cursors.block(connection, "acme", "people", two.id, NOW + timedelta(hours=1), "20014")
-    assert await state(lease.pool) == PullState("blocked", UNTIL, NOW, NOW, unfinished=True)
+    assert await state(lease.pool) == PullState("blocked", UNTIL, NOW, NOW, unfinished=True, news_unfinished=True)
     assert await open_windows(lease.pool) == [three]
     async with lease.transaction() as connection:
         await cursors.unblock(connection, "acme", "people")
-    assert await state(lease.pool) == PullState("running", UNTIL, NOW, None, unfinished=True)
+    assert await state(lease.pool) == PullState("running", UNTIL, NOW, None, unfinished=True, news_unfinished=True)
     assert await open_windows(lease.pool) == [one, two, three]
 
 

@@ -14,7 +14,6 @@ from syncd.store.leases import Lease, Pool
 from tests.store.outgoing import table
 
 T = [datetime(2026, 3, 2, 12, tzinfo=UTC) + timedelta(minutes=minute) for minute in range(10)]
-FIRST = Due(T[0] - timedelta(days=9), 0)
 LEAD = """
 INSERT INTO syncd.lead (instance, lead_id, attributes, digests, first_seen_at, changed_at, asked_at, deleted_at)
 VALUES ('acme', $1, '{}', $2, $3, $3, $3, $4)
@@ -61,9 +60,18 @@ async def test_a_lead_is_due_once_and_by_its_latest_note(lease: Lease) -> None:
 async def test_the_oldest_are_taken_and_the_next_behind_them(lease: Lease) -> None:
     await note(lease, [5, 4, 9], T[2])
     await note(lease, [7], T[1])
-    taken = await due.take(lease.pool, "acme", "people", FIRST, 2)
+    taken = await due.take(lease.pool, "acme", "people", [], 2)
     assert taken == [Due(T[1], 7), Due(T[2], 4)]
-    assert await due.take(lease.pool, "acme", "people", taken[-1], 300) == [Due(T[2], 5), Due(T[2], 9)]
+    assert await due.take(lease.pool, "acme", "people", [7, 4], 300) == [Due(T[2], 5), Due(T[2], 9)]
+
+
+async def test_news_are_taken_before_what_a_fill_has_listed(lease: Lease) -> None:
+    await note(lease, [1, 2, 3], T[1], "listed")
+    await note(lease, [8], T[3])
+    await note(lease, [2], T[4], "winner")
+    await note(lease, [8], T[5], "listed")
+    assert [each.lead_id for each in await due.take(lease.pool, "acme", "people", [], 3)] == [2, 8, 1]
+    assert [each.lead_id for each in await due.take(lease.pool, "acme", "people", [2, 1], 3)] == [8, 3]
 
 
 async def test_only_an_answer_that_was_asked_for_later_satisfies(lease: Lease) -> None:
@@ -151,8 +159,8 @@ async def test_what_is_due_is_found_by_walks_of_indexes(lease: Lease, mode: str)
     await lease.pool.execute(LEADS, T[0], 3_000)
     ids = list(range(900, 1200))
     for query, arguments, most in (
-        (due.TAKE, ("acme", "people", T[0] + timedelta(seconds=2), 1500, 300), 300),
-        (due.TAKE, ("acme", "other", FIRST.noted_at, 0, 300), 300),
+        (due.TAKE, ("acme", "people", ids, 300), 600),
+        (due.TAKE, ("acme", "other", [], 300), 300),
         (due.READ, ("acme", "people", ids, T[5], T[6]), 1),
         (due.OVERTAKEN, ("acme", ids, T[5], T[6]), 1),
         (due.OLDEST, ("acme", "people"), 1),

@@ -12,9 +12,10 @@ from syncd.core.faults import Fault, Nature
 from syncd.core.states import Edges
 from syncd.core.values import ExportStatus, ImportStatus
 from syncd.core.windows import Window
-from syncd.store import chunks, cursors, exports, imports, pushes
+from syncd.store import chunks, cursors, exports, imports, pauses, pushes
 from syncd.store.imports import Job
 from syncd.store.leases import Connection, Pool
+from syncd.store.pauses import Choice
 from tests.store.outgoing import NOW
 
 Move = Callable[[Connection, int], Awaitable[Any]]
@@ -133,6 +134,24 @@ CHUNK_MOVES: dict[str, Move] = {
 }
 
 HOUR = timedelta(hours=1)
+
+
+async def timed_out(connection: Connection) -> None:
+    await pauses.pause(connection, "acme", Choice(), NOW, NOW)
+    await pauses.enforce(connection, "acme", NOW)
+
+
+async def come_to_run(connection: Connection) -> None:
+    await connection.execute("INSERT INTO syncd.pause (instance, direction, name) VALUES ('acme', 'both', '')")
+    await pauses.enforce(connection, "acme", NOW)
+
+
+PAUSE_MOVES: dict[str, Move] = {
+    "running → paused": lambda c, row: pauses.pause(c, "acme", Choice(), None, NOW),
+    "running → paused (registered under a pause)": lambda c, row: come_to_run(c),
+    "paused → running": lambda c, row: pauses.resume(c, "acme", Choice()),
+    "paused → running (its time has come)": lambda c, row: timed_out(c),
+}
 WINDOW_MOVES: dict[str, Move] = {
     "open → open (advance)": lambda c, row: cursors.advance(c, row, None, "p", 1, 2),
     "open → open (walked again)": lambda c, row: cursors.walk_again(c, row, "why"),
@@ -147,11 +166,13 @@ PULL_MOVES: dict[str, Move] = {
     "running → blocked": lambda c, row: cursors.block(c, "acme", "people", None, NOW, "why"),
     "blocked → running": lambda c, row: cursors.unblock(c, "acme", "people"),
     "blocked → running (registered)": lambda c, row: cursors.register(c, "acme", "people", "s", NOW, NOW, False),
+    **PAUSE_MOVES,
 }
 PUSH_MOVES: dict[str, Move] = {
     "running → blocked": lambda c, row: pushes.block(c, "acme", "contacts", NOW, "why"),
     "blocked → running": lambda c, row: pushes.unblock_due(c, "acme", NOW + HOUR),
     "blocked → running (registered)": lambda c, row: pushes.register(c, "acme", ["contacts"]),
+    **PAUSE_MOVES,
 }
 
 MOVES: dict[str, tuple[Edges, dict[str, Move]]] = {
@@ -209,8 +230,8 @@ async def test_each_function_moves_the_edges_it_says_and_no_others(pool: Pool, t
         ("chunk", set()),
         ("export", set()),
         ("pull_window", set()),
-        ("pull", {("running", "paused"), ("paused", "running")}),
-        ("push", {("running", "paused"), ("paused", "running"), ("running", "held"), ("held", "running")}),
+        ("pull", set()),
+        ("push", {("running", "held"), ("held", "running")}),
     ],
 )
 def test_every_drawn_edge_has_its_function(table: str, later: set[tuple[str, str]]) -> None:

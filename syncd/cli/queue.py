@@ -1,0 +1,107 @@
+"""`syncd jobs`: Marketo's import queue, as far as it is ours."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from syncd.cli.opening import open_database
+from syncd.cli.render import _plain, _state, _table, moment, span
+from syncd.core.settings import Instance, Settings
+from syncd.core.states import IN_QUEUE
+from syncd.store import jobs, schema
+from syncd.store.jobs import JobStatus
+from syncd.store.pool import create_pool
+
+KEPT_FOR = timedelta(days=7)
+"""How long Marketo knows a batch (protocol 4)."""
+LATEST = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Of one instance. The slots are ours: what others have in Marketo's queue can't be seen."""
+
+    name: str
+    slots_used: int
+    slots_allowed: int
+    importing: int
+    chunks_waiting: int
+    live: Sequence[JobStatus]
+    ended: Sequence[JobStatus]
+
+
+async def read(settings: Settings, instances: Sequence[Instance], everything: bool, now: datetime) -> list[Queue]:
+    """The queues as of `now`; of the jobs that ended the latest, or `everything` of a week. Raises DatabaseUnavailable, SchemaMismatch."""
+    async with open_database(settings.database) as dsn:
+        pool = await create_pool(dsn, application_name="syncd jobs", min_size=1, max_size=1)
+        try:
+            async with pool.acquire() as connection:
+                await schema.require_head(connection)
+            queues = []
+            for instance in instances:
+                live = await jobs.live(pool, instance.name)
+                ended = await jobs.ended(pool, instance.name, now - KEPT_FOR, everything, None if everything else LATEST)
+                used = sum(job.state in IN_QUEUE for job in live)
+                importing = sum(job.state == "importing" for job in live)
+                waiting = await jobs.chunks_waiting(pool, instance.name)
+                queues.append(Queue(instance.name, used, instance.limits.import_slots, importing, waiting, live, ended))
+            return queues
+        finally:
+            pool.terminate()
+
+
+def as_json(queues: Sequence[Queue]) -> dict[str, Any]:
+    """As plain values, times as they are."""
+    return {"instances": [asdict(queue) for queue in queues]}
+
+
+def shown(queue: Queue, now: datetime) -> RenderableType:
+    """One instance's queue as tables."""
+    facts = _table("", "", title=queue.name, header=False)
+    facts.add_row("slots", f"{queue.slots_used} of at most {queue.slots_allowed} taken, {queue.importing} importing; others' can't be seen")
+    facts.add_row("chunks that wait for a slot", f"{queue.chunks_waiting:,}")
+    parts: list[RenderableType] = [facts]
+    parts.append(_live(queue.live, now) if queue.live else Text("no import is under way"))
+    if queue.ended:
+        parts.append(_ended(queue.ended, now))
+    return Group(*(Padding(part, (0, 0, 1, 0)) for part in parts))
+
+
+def _live(found: Sequence[JobStatus], now: datetime) -> Table:
+    table = _table("job", "push", "chunk", "batch", "state", "rows", "bytes", "age", "looks", "last look", "message")
+    for job in found:
+        table.add_row(
+            *_names(job),
+            f"{job.row_count:,}",
+            f"{job.byte_count:,}",
+            span(now - job.submitted_at),
+            f"{job.polls:,}",
+            f"{span(now - job.looked_at)} ago" if job.looked_at else "",
+            _plain(job.message or ""),
+        )
+    return table
+
+
+def _ended(found: Sequence[JobStatus], now: datetime) -> Table:
+    table = _table(
+        "job", "push", "chunk", "batch", "ended", "rows", "imported", "failed", "warnings", "unverified", "again", "submitted", "message"
+    )
+    for job in found:
+        table.add_row(
+            *_names(job),
+            f"{job.row_count:,}",
+            *(f"{count:,}" for count in (job.applied + job.warned, job.rejected, job.warned, job.unverified, job.retried)),
+            moment(job.submitted_at),
+            _plain(job.message or ""),
+        )
+    return table
+
+
+def _names(job: JobStatus) -> tuple[str, Text, str, str, Text]:
+    return str(job.id), _plain(job.push), str(job.chunk_id), str(job.batch_id or ""), _state(job.state)
