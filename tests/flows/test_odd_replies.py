@@ -114,8 +114,8 @@ def reading(body: bytes) -> "dict[int, str | None] | None":
 
 
 def no_novel(email: str | None) -> str | None:
-    """Whether an address beyond all bounds is kept, and as what, is not the matter here."""
-    return email if email is None or len(email) < 1_000 else None
+    """An address that is longer than any is a misfit, which is not the matter here."""
+    return email if email is None or len(email) <= LONGEST_EMAIL else None
 
 
 def text_of(record: etree._Element, name: str) -> str:
