@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lxml import etree
 from structlog.testing import capture_logs
 
+from syncd.core.mirror import LONGEST_EMAIL
 from syncd.flows.loop import Flow, Idle, Worked
 from tests.flows.conftest import FIELDS, PULL, Build, House
 from tests.flows.gateway import Gateway, Given, Headers
