@@ -2,11 +2,10 @@
 
 import asyncio
 import math
-import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,8 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from syncd.cli.asking import wanted
 from syncd.cli.failures import FAILED, USAGE, Refused
-from syncd.cli.opening import open_database, running_dsn
+from syncd.cli.opening import open_pool, running_dsn
 from syncd.cli.render import ALIVE, moment, printable, span
 from syncd.config import values
 from syncd.core import drift
@@ -24,10 +24,9 @@ from syncd.core.price import by_extract, by_id, by_ids, bytes_per_lead
 from syncd.core.settings import Database, Instance, Keys, Limits, Pull, SmartList, StaticList
 from syncd.core.windows import plan
 from syncd.flows.plan import KEYS_PER_CALL
-from syncd.store import backfills, cursors, fields, leases, routes, schema, status
+from syncd.store import backfills, cursors, fields, leases, routes, status
 from syncd.store.backfills import Progress
 from syncd.store.leases import Pool
-from syncd.store.pool import create_pool
 
 LOOK_EVERY = 1.0  # seconds, real
 TELL_EVERY = 5.0  # seconds, real: in a pipe
@@ -61,7 +60,7 @@ def since_of(pull: Pull, text: str, now: datetime) -> datetime:
 
 async def propose(database: Database, instance: Instance, pull: Pull, since: datetime | None) -> Proposal:
     """What pulling once more would cost. Raises Refused, DatabaseUnavailable, SchemaMismatch."""
-    async with _pool(database) as pool:
+    async with open_pool(database, "syncd backfill") as pool:
         if await status.pull(pool, instance.name, pull.name) is None:
             raise Refused(f"syncd backfill: no daemon has begun the pull {pull.name} yet; start syncd run with this configuration")
         until = (await cursors.state(pool, instance.name, pull.name)).planned_until
@@ -135,18 +134,10 @@ def approved(pull: Pull, proposal: Proposal, limits: Limits, yes: bool) -> bool:
         say(f"{pull.name}: nothing to pull again: it has not come to that yet, and will anyway")
         return False
     say(costs(pull, proposal, limits))
-    if yes:
-        return True
-    if not sys.stdin.isatty():
-        raise Refused("syncd backfill: nobody to ask: not on a terminal; give --yes to order it", USAGE)
-    try:
-        wanted = input("Order it? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:  # Ctrl-D leaves the line open
-        say("")
-        wanted = False
-    if not wanted:
+    ordered = wanted("Order it?", yes, "backfill", "to order it")
+    if not ordered:
         say("not ordered")
-    return wanted
+    return ordered
 
 
 async def carry_out(database: Database, instance: str, pull: str, since: datetime | None, proposal: Proposal, watched: bool) -> int:
@@ -155,7 +146,7 @@ async def carry_out(database: Database, instance: str, pull: str, since: datetim
     Returns the exit code. Raises DatabaseUnavailable, SchemaMismatch.
     """
     alone = _is_alone(database)
-    async with _pool(database) as pool:
+    async with open_pool(database, "syncd backfill") as pool:
         backfill = proposal.under_way
         if backfill is None:
             async with pool.acquire() as connection:
@@ -255,18 +246,6 @@ def _shown() -> Iterator[Callable[[Progress, float], None]]:
             bar.update(task, total=progress.windows or None, completed=progress.done, description=line_of(progress, rate))
 
         yield draw
-
-
-@asynccontextmanager
-async def _pool(database: Database) -> AsyncIterator[Pool]:
-    async with open_database(database) as dsn:
-        pool = await create_pool(dsn, application_name="syncd backfill", min_size=1, max_size=1)
-        try:
-            async with pool.acquire() as connection:
-                await schema.require_head(connection)
-            yield pool
-        finally:
-            pool.terminate()
 
 
 def _many(count: int, what: str) -> str:

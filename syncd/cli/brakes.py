@@ -1,20 +1,17 @@
 """`syncd pause` and `syncd resume`: what of an instance is not to run, in the database, where the daemon heeds it within seconds."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from syncd.cli.choosing import pull_of, push_of
 from syncd.cli.failures import USAGE, Refused
-from syncd.cli.opening import open_database
+from syncd.cli.opening import open_pool
 from syncd.cli.render import choice_of, moment, pause_of, printable
 from syncd.config import values
 from syncd.core.settings import Database, Instance
-from syncd.store import pauses, schema
-from syncd.store.leases import Pool
+from syncd.store import pauses
 from syncd.store.pauses import Choice, Pause, Standing
-from syncd.store.pool import create_pool
 
 ON = "what Marketo has already is still settled and loaded; nothing new is asked for, packed or submitted"
 
@@ -71,7 +68,7 @@ class Outcome:
 
 async def pause(database: Database, instance: str, chosen: Choice, until: datetime | None, now: datetime) -> Outcome:
     """Raises DatabaseUnavailable, SchemaMismatch."""
-    async with _pool(database, "syncd pause") as pool, pool.acquire() as connection:
+    async with open_pool(database, "syncd pause", 2) as pool, pool.acquire() as connection:
         async with connection.transaction():
             await pauses.pause(connection, instance, chosen, until, now)
         return Outcome(True, await pauses.standing(connection, instance, chosen), await pauses.read(pool, instance))
@@ -79,7 +76,7 @@ async def pause(database: Database, instance: str, chosen: Choice, until: dateti
 
 async def resume(database: Database, instance: str, chosen: Choice) -> Outcome:
     """Raises DatabaseUnavailable, SchemaMismatch."""
-    async with _pool(database, "syncd resume") as pool, pool.acquire() as connection:
+    async with open_pool(database, "syncd resume", 2) as pool, pool.acquire() as connection:
         async with connection.transaction():
             found = await pauses.resume(connection, instance, chosen)
         return Outcome(found, await pauses.standing(connection, instance, chosen), await pauses.read(pool, instance))
@@ -122,15 +119,3 @@ def _option(chosen: Choice) -> str:
     if chosen.name:
         return f" --{'pull' if chosen.direction == 'in' else 'push'} {chosen.name}"
     return "" if chosen.direction == "both" else f" --direction {chosen.direction}"
-
-
-@asynccontextmanager
-async def _pool(database: Database, name: str) -> AsyncIterator[Pool]:
-    async with open_database(database) as dsn:
-        pool = await create_pool(dsn, application_name=name, min_size=1, max_size=2)
-        try:
-            async with pool.acquire() as connection:
-                await schema.require_head(connection)
-            yield pool
-        finally:
-            pool.terminate()

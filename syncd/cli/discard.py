@@ -1,18 +1,16 @@
 """`syncd discard`: changes that are on no way yet are cancelled; counted first, and only then asked."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import datetime
 
 from syncd.cli.failures import USAGE, Refused
-from syncd.cli.opening import open_database
+from syncd.cli.opening import open_pool
 from syncd.config import values
 from syncd.core.settings import Database
-from syncd.store import discarding, schema
+from syncd.store import discarding
 from syncd.store.discarding import Chosen, Found
 from syncd.store.leases import Connection
-from syncd.store.pool import create_pool
 
 SHOWN = 5  # ids
 PATIENCE = 50  # tries
@@ -73,7 +71,7 @@ async def look(
 
     Raises Refused, DatabaseUnavailable, SchemaMismatch.
     """
-    async with _connection(database) as connection:
+    async with open_pool(database, "syncd discard") as pool, pool.acquire() as connection:
         chosen = Chosen(instance, push, before(await discarding.time(connection)), like(key))
         return chosen, await discarding.find(connection, chosen), await discarding.first_ids(connection, chosen, SHOWN)
 
@@ -81,7 +79,7 @@ async def look(
 async def cancel(database: Database, chosen: Chosen, found: Found) -> tuple[int, int]:
     """Cancel what was found; returns how many were, and how many could not be, as something held them all the time."""
     done = 0
-    async with _connection(database) as connection:
+    async with open_pool(database, "syncd discard") as pool, pool.acquire() as connection:
         for _ in range(PATIENCE):
             done += await discarding.cancel(connection, chosen, found.newest, await discarding.time(connection))
             left = await _left(connection, chosen, found.newest)
@@ -93,15 +91,3 @@ async def cancel(database: Database, chosen: Chosen, found: Found) -> tuple[int,
 
 async def _left(connection: Connection, chosen: Chosen, upto: int) -> int:
     return len([one for one in await discarding.first_ids(connection, chosen, discarding.BATCH) if one <= upto])
-
-
-@asynccontextmanager
-async def _connection(database: Database) -> AsyncIterator[Connection]:
-    async with open_database(database) as dsn:
-        pool = await create_pool(dsn, application_name="syncd discard", min_size=1, max_size=1)
-        try:
-            async with pool.acquire() as connection:
-                await schema.require_head(connection)
-                yield connection
-        finally:
-            pool.terminate()

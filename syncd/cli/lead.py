@@ -8,10 +8,8 @@ from typing import Any
 import orjson
 
 from syncd.cli.failures import Refused
-from syncd.cli.opening import open_database
+from syncd.cli.opening import open_pool
 from syncd.core.settings import Database, Instance
-from syncd.store import schema
-from syncd.store.pool import create_pool
 from syncd.store.story import Changed, Event, Present, Sent, Story, stories
 
 JSON_TEXTS = {Present: ("attributes", "misfits"), Sent: ("fields",)}
@@ -19,14 +17,8 @@ JSON_TEXTS = {Present: ("attributes", "misfits"), Sent: ("fields",)}
 
 async def read(database: Database, instance: Instance, who: str, last: int) -> list[Story]:
     """The leads with the email or id `who`. Raises Refused when there are none, DatabaseUnavailable, SchemaMismatch."""
-    async with open_database(database) as dsn:
-        pool = await create_pool(dsn, application_name="syncd lead", min_size=1, max_size=1)
-        try:
-            async with pool.acquire() as connection:
-                await schema.require_head(connection)
-            found = await stories(pool, instance.name, who, {push.name: push.lookup_field for push in instance.pushes}, last)
-        finally:
-            pool.terminate()
+    async with open_pool(database, "syncd lead") as pool:
+        found = await stories(pool, instance.name, who, {push.name: push.lookup_field for push in instance.pushes}, last)
     if not found:
         raise Refused(f"syncd lead show: {instance.name} has no such lead, and no changes for one")
     return found

@@ -11,6 +11,7 @@ from syncd.core.settings import Database, Settings
 from syncd.daemon import database
 from syncd.store import schema, status
 from syncd.store.embedded import DATABASE, ROLE, EmbeddedPostgres, EmbeddedPostgresError
+from syncd.store.leases import Pool
 from syncd.store.pool import create_pool
 from syncd.store.status import InstanceStatus
 
@@ -30,6 +31,19 @@ async def open_database(settings: Database) -> AsyncIterator[str]:
                 raise
             dsn = running
         yield dsn
+
+
+@asynccontextmanager
+async def open_pool(settings: Database, name: str, size: int = 1) -> AsyncIterator[Pool]:
+    """Connections under that name to a schema that is the one needed. Raises DatabaseUnavailable, SchemaMismatch, EmbeddedPostgresError."""
+    async with open_database(settings) as dsn:
+        pool = await create_pool(dsn, application_name=name, min_size=1, max_size=size)
+        try:
+            async with pool.acquire() as connection:
+                await schema.require_head(connection)
+            yield pool
+        finally:
+            pool.terminate()
 
 
 def running_dsn(directory: Path) -> str | None:
@@ -59,11 +73,5 @@ async def upgrade(settings: Database) -> tuple[str | None, str | None]:
 async def read_status(settings: Settings, now: datetime) -> list[InstanceStatus]:
     """The snapshot as of `now`. Raises DatabaseUnavailable, SchemaMismatch."""
     limits = {instance.name: instance.limits for instance in settings.instances}
-    async with open_database(settings.database) as dsn:
-        pool = await create_pool(dsn, application_name="syncd status", min_size=1, max_size=1)
-        try:
-            async with pool.acquire() as connection:
-                await schema.require_head(connection)
-            return await status.read(pool, now, limits)
-        finally:
-            pool.terminate()
+    async with open_pool(settings.database, "syncd status") as pool:
+        return await status.read(pool, now, limits)

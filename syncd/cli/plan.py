@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from syncd.cli.failures import USAGE, Refused
-from syncd.cli.opening import open_database
+from syncd.cli.opening import open_pool
 from syncd.cli.render import moment, printable
 from syncd.core.drift import KnownField
 from syncd.core.mirror import Vocabulary
@@ -17,8 +17,7 @@ from syncd.core.price import CALLS_OF_EXPORT, CALLS_OF_LOOK, Price, by_extract, 
 from syncd.core.route import Offers, route
 from syncd.core.settings import Database, Instance, Keys, Pull, UpdatedSince
 from syncd.core.windows import plan
-from syncd.store import backfills, fields, routes, schema
-from syncd.store.pool import create_pool
+from syncd.store import backfills, fields, routes
 
 SOURCES = {"soap": "soap", "extract": "bulk_extract", "extract of ids": "auto, reading by id", "ids": "activities"}
 
@@ -48,16 +47,11 @@ class Plan:
 
 async def known(database: Database, instance: Instance, pull: Pull) -> Known:
     """What there is to go by. Raises DatabaseUnavailable, SchemaMismatch."""
-    async with open_database(database) as dsn:
-        pool = await create_pool(dsn, application_name="syncd plan", min_size=1, max_size=1)
-        try:
-            async with pool.acquire() as connection:
-                await schema.require_head(connection)
-                described = await fields.read(connection, instance.name)
-            learned = await routes.bytes_per_lead(pool, instance.name, pull.name)
-            return Known(await backfills.known_leads(pool, instance.name, pull.name), described, learned)
-        finally:
-            pool.terminate()
+    async with open_pool(database, "syncd plan") as pool:
+        async with pool.acquire() as connection:
+            described = await fields.read(connection, instance.name)
+        learned = await routes.bytes_per_lead(pool, instance.name, pull.name)
+        return Known(await backfills.known_leads(pool, instance.name, pull.name), described, learned)
 
 
 def planned(instance: Instance, pull: Pull, known: Known, now: datetime, leads: int | None, fields: int | None) -> Plan:

@@ -10,13 +10,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from syncd.cli.opening import open_database
+from syncd.cli.opening import open_pool
 from syncd.cli.render import _plain, _state, _table, moment, span
 from syncd.core.settings import Instance, Settings
 from syncd.core.states import IN_QUEUE
-from syncd.store import jobs, schema
+from syncd.store import jobs
 from syncd.store.jobs import JobStatus
-from syncd.store.pool import create_pool
 
 KEPT_FOR = timedelta(days=7)
 """How long Marketo knows a batch (protocol 4)."""
@@ -38,22 +37,16 @@ class Queue:
 
 async def read(settings: Settings, instances: Sequence[Instance], everything: bool, now: datetime) -> list[Queue]:
     """The queues as of `now`; of the jobs that ended the latest, or `everything` of a week. Raises DatabaseUnavailable, SchemaMismatch."""
-    async with open_database(settings.database) as dsn:
-        pool = await create_pool(dsn, application_name="syncd jobs", min_size=1, max_size=1)
-        try:
-            async with pool.acquire() as connection:
-                await schema.require_head(connection)
-            queues = []
-            for instance in instances:
-                live = await jobs.live(pool, instance.name)
-                ended = await jobs.ended(pool, instance.name, now - KEPT_FOR, everything, None if everything else LATEST)
-                used = sum(job.state in IN_QUEUE for job in live)
-                importing = sum(job.state == "importing" for job in live)
-                waiting = await jobs.chunks_waiting(pool, instance.name)
-                queues.append(Queue(instance.name, used, instance.limits.import_slots, importing, waiting, live, ended))
-            return queues
-        finally:
-            pool.terminate()
+    async with open_pool(settings.database, "syncd jobs") as pool:
+        queues = []
+        for instance in instances:
+            live = await jobs.live(pool, instance.name)
+            ended = await jobs.ended(pool, instance.name, now - KEPT_FOR, everything, None if everything else LATEST)
+            used = sum(job.state in IN_QUEUE for job in live)
+            importing = sum(job.state == "importing" for job in live)
+            waiting = await jobs.chunks_waiting(pool, instance.name)
+            queues.append(Queue(instance.name, used, instance.limits.import_slots, importing, waiting, live, ended))
+        return queues
 
 
 def as_json(queues: Sequence[Queue]) -> dict[str, Any]:

@@ -5,13 +5,12 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 import asyncpg
 
 from syncd.cli.failures import Refused
-from syncd.cli.opening import open_database
+from syncd.cli.opening import open_pool
 from syncd.core import drift
 from syncd.core.drift import Column, KnownField, View
 from syncd.core.settings import Database, Instance
-from syncd.store import fields, schema
+from syncd.store import fields
 from syncd.store.leases import Pool
-from syncd.store.pool import create_pool
 
 
 async def rebuild(settings: Database, instances: Sequence[Instance]) -> AsyncGenerator[str, None]:
@@ -21,19 +20,13 @@ async def rebuild(settings: Database, instances: Sequence[Instance]) -> AsyncGen
     SchemaMismatch.
     """
     refusals = []
-    async with open_database(settings) as dsn:
-        pool = await create_pool(dsn, application_name="syncd view", min_size=1, max_size=1)
-        try:
-            async with pool.acquire() as connection:
-                await schema.require_head(connection)
-            for instance in instances:
-                try:
-                    for line in await _rebuild(instance, pool):
-                        yield line
-                except Refused as refused:
-                    refusals.append(str(refused))
-        finally:
-            pool.terminate()
+    async with open_pool(settings, "syncd view") as pool:
+        for instance in instances:
+            try:
+                for line in await _rebuild(instance, pool):
+                    yield line
+            except Refused as refused:
+                refusals.append(str(refused))
     if refusals:
         raise Refused("\n".join(refusals))
 

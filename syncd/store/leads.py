@@ -174,19 +174,7 @@ async def insert(
     their order.
     """
     page = list({row.lead_id: row for row in rows}.values())
-    mark = asker.mark
-    written = await connection.execute(
-        INSERT,
-        instance,
-        [row.lead_id for row in page],
-        [row.email for row in page],
-        [row.attributes for row in page],
-        [row.misfits for row in page],
-        [f"{mark}{row.digest}" for row in page],
-        asker.pull,
-        asked_at,
-        now,
-    )
+    written = await connection.execute(INSERT, instance, *_columns(page, asker), asker.pull, asked_at, now)
     if int(written.rpartition(" ")[2]) < len(page):
         raise NotAllNewError
     return Upserted(len(page), 0)
@@ -207,15 +195,10 @@ async def upsert(
     """
     latest = {row.lead_id: number for number, row in enumerate(rows)}.values()
     page = [rows[number] for number in latest]
-    mark = asker.mark
     record = await connection.fetchrow(
         UPSERT,
         instance,
-        [row.lead_id for row in page],
-        [row.email for row in page],
-        [row.attributes for row in page],
-        [row.misfits for row in page],
-        [f"{mark}{row.digest}" for row in page],
+        *_columns(page, asker),
         asker.pull,
         asker.owned,
         asked_at,
@@ -226,6 +209,18 @@ async def upsert(
     )
     assert record is not None
     return Upserted(record["created"], record["changed"], record["refused"], record["dropped"])
+
+
+def _columns(page: Sequence[MirrorRow], asker: Asker) -> tuple[list[int], list[str | None], list[str], list[str], list[str]]:
+    """The page as the statements take it: ids, addresses, attributes, misfits, digests."""
+    mark = asker.mark
+    return (
+        [row.lead_id for row in page],
+        [row.email for row in page],
+        [row.attributes for row in page],
+        [row.misfits for row in page],
+        [f"{mark}{row.digest}" for row in page],
+    )
 
 
 async def upsert_staged(
