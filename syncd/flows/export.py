@@ -290,7 +290,7 @@ class ExportStarter:
     async def _find(self, job: Export, jobs: Sequence[Export], now: datetime) -> Outcome:
         """Look for a job whose creation got no answer: the only one that was created since and that is not ours otherwise.
 
-        Where another creation is in doubt, too, it may be that one's.
+        Where another creation is in doubt, too, or was given up since, it may be that one's.
         """
         self._find_at = now + FIND_AFTER
         found = [
@@ -298,9 +298,11 @@ class ExportStarter:
         ]
         known = await exports.known(self._lease.pool, self.instance, [one.export_id for one in found])
         strange = [one for one in found if one.export_id not in known]
+        oldest = min((one.created_at or job.begun_at for one in strange), default=now)
+        given_up = await exports.absent_since(self._lease.pool, self.instance, oldest - CLOCKS_DIFFER)
         async with self._lease.transaction() as connection:
             in_doubt = [one for one in jobs if one.state in ("creating", "unconfirmed")]
-            if len(strange) == len(in_doubt) == 1 and len(job.fields) >= extract.TELLING_FIELDS:
+            if len(strange) == len(in_doubt) + given_up == 1 and len(job.fields) >= extract.TELLING_FIELDS:
                 await exports.adopt(connection, job.id, strange[0].export_id, now)
             elif not strange or job.begun_at + GIVE_UP_AFTER <= now:
                 await exports.to_absent(connection, job.id, "Marketo's list has none that it could be", now)

@@ -110,6 +110,8 @@ SELECT min(asked_at) FROM syncd.export
  WHERE instance = $1 AND state IN ('creating', 'unconfirmed', 'created', 'queued', 'processing', 'completed')
 """
 KNOWN = "SELECT export_id FROM syncd.export WHERE instance = $1 AND export_id = ANY ($2::text[])"
+# What has ended since then is found by its index; when each had begun decides.
+ABSENT_SINCE = "SELECT count(*) FROM syncd.export WHERE instance = $1 AND ended_at >= $2 AND state = 'absent' AND begun_at >= $2"
 TRIES = """
 SELECT count(*) AS in_vain, max(ended_at) AS last_at FROM syncd.export
  WHERE window_id = $1 AND state IN ('failed', 'cancelled', 'expired')
@@ -283,6 +285,11 @@ async def oldest_asked(pool: Pool, instance: str) -> datetime | None:
 async def known(pool: Pool, instance: str, export_ids: Sequence[str]) -> set[str]:
     """Which of these are exports of ours that we know of."""
     return {row["export_id"] for row in await pool.fetch(KNOWN, instance, list(export_ids))}
+
+
+async def absent_since(pool: Pool, instance: str, since: datetime) -> int:
+    """How many that began at or after then were given up: each may have left a job all the same."""
+    return await pool.fetchval(ABSENT_SINCE, instance, since)  # type: ignore[no-any-return]
 
 
 async def unwanted(pool: Pool, instance: str) -> set[int]:
