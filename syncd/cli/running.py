@@ -18,7 +18,7 @@ def run(settings: Settings, clock: WallClock) -> None:
     """Work until SIGTERM or SIGINT. Raises DatabaseUnavailable, SchemaMismatch, PortTaken, EmbeddedPostgresError when it can't begin."""
     logs.configure(settings.logging, clock)
     collect_rarely()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_until_signalled(Daemon(settings, clock)))
 
 
@@ -61,7 +61,7 @@ async def _until_signalled(daemon: Daemon) -> None:
             raise
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     """uvloop where it is installed: the extra `syncd[uvloop]`."""
     try:
         import uvloop

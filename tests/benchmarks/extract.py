@@ -26,6 +26,7 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
+from syncd.cli.running import loop_factory
 from syncd.core.csvfile import render_line
 from syncd.core.mirror import Dictionary, Vocabulary, mirror_row
 from syncd.core.route import Route
@@ -270,7 +271,8 @@ def main() -> None:
     size, large = (200_000, 1_000_000) if options.small else (10_000_000, options.large * 1_000_000)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     console = Console(width=110, file=sys.stdout)
-    costs, whole = asyncio.run(run(size, 1 if options.small else options.rounds, large, console))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:  # as `syncd run`
+        costs, whole = runner.run(run(size, 1 if options.small else options.rounds, large, console))
     print_costs(console, costs, whole, size, large)
 
 

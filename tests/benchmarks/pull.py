@@ -21,7 +21,7 @@ import psycopg
 import structlog
 from rich.console import Console
 
-from syncd.cli.running import collect_rarely
+from syncd.cli.running import collect_rarely, loop_factory
 from syncd.core.mirror import MirrorRow
 from syncd.store import migrate
 from syncd.store.embedded import EmbeddedPostgres
@@ -193,4 +193,5 @@ if __name__ == "__main__":
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--small", action="store_true", help="a few pages of each, to see that it runs")
-    asyncio.run(main(SMALL if arguments.parse_args().small else FULL, Console(width=150, highlight=False)))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:  # as `syncd run`
+        runner.run(main(SMALL if arguments.parse_args().small else FULL, Console(width=150, highlight=False)))
