@@ -24,7 +24,7 @@ from syncd.core.price import by_extract, by_id, by_ids, bytes_per_lead
 from syncd.core.settings import Database, Instance, Keys, Limits, Pull, SmartList, StaticList
 from syncd.core.windows import plan
 from syncd.flows.plan import KEYS_PER_CALL
-from syncd.store import backfills, cursors, fields, leases, routes, status
+from syncd.store import backfills, fields, leases, pulls, routes, status
 from syncd.store.backfills import Progress
 from syncd.store.leases import Pool
 
@@ -63,7 +63,7 @@ async def propose(database: Database, instance: Instance, pull: Pull, since: dat
     async with open_pool(database, "syncd backfill") as pool:
         if await status.pull(pool, instance.name, pull.name) is None:
             raise Refused(f"syncd backfill: no daemon has begun the pull {pull.name} yet; start syncd run with this configuration")
-        until = (await cursors.state(pool, instance.name, pull.name)).planned_until
+        until = (await pulls.state(pool, instance.name, pull.name)).planned_until
         windows = _windows(pull, since, until)
         known = await backfills.known_leads(pool, instance.name, pull.name)
         price = await _price(pool, instance, pull, known, windows)

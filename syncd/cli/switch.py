@@ -22,7 +22,7 @@ from syncd.core.settings import Database, Instance, Keys, Pull, SmartList, Sourc
 from syncd.marketo.describe import describe
 from syncd.marketo.wire import open_wire
 from syncd.ops.metrics import Metrics
-from syncd.store import cursors, fields, requests, schema, status, switching
+from syncd.store import fields, pulls, requests, schema, status, switching
 from syncd.store.leases import Connection, Pool
 from syncd.store.pool import create_pool
 from syncd.store.usage import Ledger
@@ -55,7 +55,7 @@ async def switch(database: Database, instance: Instance, pull: Pull, to: Source,
             await _carry_columns(connection, instance.name, names)
             await switching.register(connection, instance.name, pull.name, to, pull.since, clock.now())
         leads = await switching.rename_fields(connection, instance.name, names)
-        state = await cursors.state(pool, instance.name, pull.name)
+        state = await pulls.state(pool, instance.name, pull.name)
     vocabulary = Vocabulary.of([field.as_described() for field in known if not field.vanished])
     without = [name for name in pull.fields if vocabulary.spoken_by(to).on_the_wire(name) is None]
     return Switched(leads, len(names), state.planned_until, without, rewritten(pull, to, vocabulary))

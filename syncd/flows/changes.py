@@ -18,9 +18,9 @@ from syncd.flows.reading import asked_fields
 from syncd.flows.standing import Standing
 from syncd.marketo.activities import Activities
 from syncd.ops.metrics import Metrics
-from syncd.store import activities, backfills, cursors, due
-from syncd.store.cursors import PullState
+from syncd.store import activities, backfills, due, pulls
 from syncd.store.leases import Lease
+from syncd.store.pulls import PullState
 
 log = structlog.get_logger()
 
@@ -122,7 +122,7 @@ class Changes:
             began_at = min(self._began_at or page.began_at, page.began_at)
             if ends:
                 until = began_at - self._pull.margin
-                await cursors.followed(connection, self.instance, self._pull.name, until, now, self._filled)
+                await pulls.followed(connection, self.instance, self._pull.name, until, now, self._filled)
         if page.last:
             self._began_at = began_at
             self._to_read.pop(0)
@@ -146,7 +146,7 @@ class Changes:
             if state.backfill_since is not None:
                 for stream in self._streams.values():
                     await activities.forget(connection, self.instance, stream)
-                await cursors.begin_again(connection, self.instance, self._pull.name, self._backfill_since(state.backfill_since))
+                await pulls.begin_again(connection, self.instance, self._pull.name, self._backfill_since(state.backfill_since))
             await backfills.nothing_to_do(connection, state.backfill, now)
         self._next_at = None
         self._log.info("backfill_planned", backfill=state.backfill, since=state.backfill_since, leads_at_most=known)

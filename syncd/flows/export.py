@@ -17,7 +17,7 @@ from syncd.flows.exporting import CENSUS, KEPT_FOR, POLL, UNKNOWN_JOB, Exporting
 from syncd.flows.loop import SECOND, Idle, Outcome, Worked, shielded
 from syncd.flows.plan import LOOK_EVERY, Planner, running
 from syncd.flows.reading import asked_fields
-from syncd.store import cursors, exports, routes
+from syncd.store import cursors, exports, planning, pulls, routes
 from syncd.store.cursors import ExtractWindow
 from syncd.store.exports import Export
 from syncd.store.leases import Connection
@@ -151,7 +151,7 @@ class ExportStarter:
             return await self._wait_for_bytes(left, now)
         if ask.window is not None and ask.rest is not None:
             async with self._lease.transaction() as connection:
-                await cursors.split(connection, window.id, [ask.window, ask.rest], now)
+                await planning.split(connection, window.id, [ask.window, ask.rest], now)
             return Worked(0)
         parts = [["id"]] if window.ids_only else in_parts(await self._fields())
         for job in live:
@@ -337,7 +337,7 @@ class ExportStarter:
     async def _block(self, window: int | None, message: str, now: datetime) -> Outcome:
         retry_at = now + SLOW_RETRY
         async with self._lease.transaction() as connection:
-            blocked = await cursors.block(connection, self.instance, self._of, None, retry_at, message)
+            blocked = await pulls.block(connection, self.instance, self._of, None, retry_at, message)
         if blocked:
             self._log.error("pull_blocked", window=window, fault=message, retry_at=retry_at.isoformat())
         return Worked(0)

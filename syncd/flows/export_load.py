@@ -19,7 +19,7 @@ from syncd.flows.exporting import CENSUS, POLL, Exporting, Reach, shares
 from syncd.flows.loop import Idle, Outcome, Worked
 from syncd.flows.plan import LOOK_EVERY
 from syncd.flows.reading import asked_fields, where_on_the_wire
-from syncd.store import cursors, due, exports, gone, leads, lists, staging
+from syncd.store import cursors, due, exports, gone, leads, lists, planning, staging
 from syncd.store.cursors import ExtractWindow
 from syncd.store.exports import Export
 from syncd.store.leads import Asker, Upserted
@@ -286,7 +286,7 @@ class ExportLoader:
                     await exports.to_expired(connection, job.id, message, now)
                 halves = shares(load.window)
                 if halves is not None and "read" in message:
-                    await cursors.split(connection, load.window.id, halves, now)
+                    await planning.split(connection, load.window.id, halves, now)
         self._shared.load_again_at[load.window.id] = attempts, now + POLL.min * attempts
         bound = self._log.bind(pull=load.jobs[0].pull, window=load.window.id, exports=[job.id for job in load.jobs])
         bound.warning("export_expired" if expired else "export_spoilt", reason=message, attempt=attempts)

@@ -14,7 +14,7 @@ from syncd.core.states import IN_EXPORT_QUEUE
 from syncd.core.values import ExportStatus
 from syncd.flows.exporting import KEPT_FOR, POLL, UNKNOWN_JOB, Exporting, Reach, shares
 from syncd.flows.loop import Idle, Outcome, Worked
-from syncd.store import cursors, exports
+from syncd.store import cursors, exports, planning
 from syncd.store.exports import Export
 
 log = structlog.get_logger()
@@ -95,7 +95,7 @@ class ExportPoller:
                 again_at = self._failed(job, status, now)
                 halves = shares(window) if window is not None and state == "failed" and not is_about_quota(status) else None
                 if halves is not None:
-                    await cursors.split(connection, job.window_id, halves, now)
+                    await planning.split(connection, job.window_id, halves, now)
         bound = self._log.bind(pull=job.pull, window=job.window_id, export=job.id, export_id=job.export_id)
         if state in ("failed", "cancelled"):
             self._metrics.export_ended(self.instance, job.pull, state)

@@ -19,9 +19,9 @@ from syncd.core.route import Route
 from syncd.core.settings import Instance, Keys, Pull, SmartList, StaticList, UpdatedSince
 from syncd.core.windows import WIDEST, increment, plan, stepped_back
 from syncd.flows.loop import Idle, Outcome, Worked
-from syncd.store import backfills, cursors, fields, leads, switching
-from syncd.store.cursors import PullState
+from syncd.store import backfills, fields, leads, planning, pulls, switching
 from syncd.store.leases import Connection, Lease
+from syncd.store.pulls import PullState
 
 KEYS_PER_CALL = 100
 """Marketo silently ignores further ones (protocol 1.3)."""
@@ -75,13 +75,13 @@ async def register(connection: Connection, instance: Instance, now: datetime) ->
     if instance.history is not None:
         for day in (now, now + timedelta(days=1)):
             await leads.ensure_history(connection, instance.name, day.date())
-    await cursors.retire_others(connection, instance.name, [pull.name for pull in instance.pulls])
+    await pulls.retire_others(connection, instance.name, [pull.name for pull in instance.pulls])
     names = drift.mirror_names(await fields.read(connection, instance.name))
     for pull in instance.pulls:
         selector = selector_of(pull)
-        before = await cursors.selector(connection, instance.name, pull.name)
+        before = await pulls.selector(connection, instance.name, pull.name)
         other = before is not None and not is_same(before, selector, names)
-        if await cursors.register(connection, instance.name, pull.name, selector, pull.since, now, other):
+        if await pulls.register(connection, instance.name, pull.name, selector, pull.since, now, other):
             log.info("pull_asks_anew", instance=instance.name, pull=pull.name, reason="it asks for something else than before")
         if await switching.register(connection, instance.name, pull.name, pull.source, pull.since, now):
             log.info("source_switched", instance=instance.name, pull=pull.name, source=pull.source)
@@ -89,10 +89,10 @@ async def register(connection: Connection, instance: Instance, now: datetime) ->
 
 async def running(lease: Lease, instance: str, pull: str, now: datetime) -> PullState | None:
     """The state of a pull that runs, or is to be tried again after it was blocked; None of one that does not, or is paused."""
-    state = await cursors.state(lease.pool, instance, pull)
+    state = await pulls.state(lease.pool, instance, pull)
     if state.state == "blocked" and not state.paused and state.retry_at is not None and not now < state.retry_at <= now + SLOW_RETRY:
         async with lease.transaction() as connection:
-            await cursors.unblock(connection, instance, pull)
+            await pulls.unblock(connection, instance, pull)
     elif state.state != "running":
         return None
     return state
@@ -158,7 +158,7 @@ class Planner:
         at_marketo = self._marketo_now()
         if stepped_back(state.planned_until, at_marketo, pull.overlap, pull.margin) and state.planned_at is not None:
             async with self._lease.transaction() as connection:
-                rewound = await cursors.rewind(connection, self._instance, pull.name, at_marketo - pull.margin, now - pull.every)
+                rewound = await pulls.rewind(connection, self._instance, pull.name, at_marketo - pull.margin, now - pull.every)
             if not rewound:
                 return Idle(now + LOOK_EVERY)
             self._log.warning(
@@ -174,7 +174,7 @@ class Planner:
             return Idle(min(max(due, now + timedelta(seconds=1)), now + LOOK_EVERY))
         windows = list(plan(*span, pull.window, self._widest))
         async with self._lease.transaction() as connection:
-            await cursors.plan(connection, self._instance, pull.name, self._source, windows, span[1], now, route)
+            await planning.plan(connection, self._instance, pull.name, self._source, windows, span[1], now, route)
         if len(windows) > 1:
             self._log.info("windows_planned", windows=len(windows), since=span[0].isoformat(), until=span[1].isoformat())
         return Worked(0)
@@ -189,7 +189,7 @@ class Planner:
             return Idle(now + LOOK_EVERY)
         windows = list(plan(*span, pull.window, self._widest))
         async with self._lease.transaction() as connection:
-            await cursors.plan_closing(connection, self._instance, pull.name, self._source, windows, span[1], now, route)
+            await planning.plan_closing(connection, self._instance, pull.name, self._source, windows, span[1], now, route)
         self._log.info("closing_planned", windows=len(windows), since=span[0].isoformat(), reason="what moved while the extracts ran")
         return Worked(0)
 
@@ -203,7 +203,7 @@ class Planner:
         price = cost(known, len(windows), self._pull.batch_size, self._pull.streams, self._limits) if self._source == "soap" else None
         async with self._lease.transaction() as connection:
             if windows:
-                await cursors.plan_backfill(connection, self._instance, self._pull.name, self._source, windows, state.backfill, now, route)
+                await planning.plan_backfill(connection, self._instance, self._pull.name, self._source, windows, state.backfill, now, route)
             else:
                 await backfills.nothing_to_do(connection, state.backfill, now)
         self._log.info(
@@ -221,9 +221,9 @@ class Planner:
         groups = None if not isinstance(select, Keys) else in_groups(self._without_refused(await _keys_of(select), now))
         async with self._lease.transaction() as connection:
             if groups is None:
-                await cursors.plan_list(connection, self._instance, pull.name, self._source, now, backfill, route.ids_only)
+                await planning.plan_list(connection, self._instance, pull.name, self._source, now, backfill, route.ids_only)
             else:
-                await cursors.plan_keys(connection, self._instance, pull.name, self._source, groups, now, backfill)
+                await planning.plan_keys(connection, self._instance, pull.name, self._source, groups, now, backfill)
         return Worked(0)
 
     def refuse(self, key: str) -> None:

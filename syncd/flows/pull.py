@@ -22,7 +22,7 @@ from syncd.flows.plan import Planner, running
 from syncd.flows.reading import MirroredPage, Reader
 from syncd.marketo.soap import SoapApi
 from syncd.ops.metrics import Metrics
-from syncd.store import backfills, cursors, leads, lists
+from syncd.store import backfills, cursors, leads, lists, planning, pulls
 from syncd.store.cursors import OpenWindow
 from syncd.store.leads import Upserted
 from syncd.store.leases import Connection, Lease
@@ -130,7 +130,7 @@ class PullStream:
         if now < self._look_at <= now + SECOND:
             return False
         self._look_at = now + SECOND
-        return await cursors.is_paused(self._lease.pool, self.instance, self._pull.name)
+        return await pulls.is_paused(self._lease.pool, self.instance, self._pull.name)
 
     async def _begin(self) -> _Walk | Outcome:
         """Take a window to walk; where there is none, what to do instead."""
@@ -196,7 +196,7 @@ class PullStream:
             shares = await self._shares(connection, walk, expected, len(page.rows))
             if shares:
                 self._log.info("window_split", window=window.id, expected=expected, parts=len(shares))
-                moved = await cursors.split(connection, window.id, shares, now, expected)
+                moved = await planning.split(connection, window.id, shares, now, expected)
             else:
                 moved = await cursors.advance(connection, window.id, walk.position, page.position, got, expected, dropped)
             goes_on = not shares
@@ -248,7 +248,7 @@ class PullStream:
         decision = decide(fault, self._faults, now, self._jitter.random())
         if isinstance(decision, Block):
             async with self._lease.transaction() as connection:
-                blocked = await cursors.block(connection, self.instance, self._pull.name, window, decision.at, str(fault))
+                blocked = await pulls.block(connection, self.instance, self._pull.name, window, decision.at, str(fault))
             if blocked:  # and not by another stream already
                 self._log.error("pull_blocked", window=window, fault=str(fault), retry_at=decision.at.isoformat())
             return Worked(0)
@@ -263,7 +263,7 @@ class PullStream:
             restarts = await cursors.restart(connection, window.id, str(fault))
             shares = _halves(window) if restarts == RESTARTS_BEFORE_SPLIT or fault.code == TOO_WIDE else None
             if shares:
-                await cursors.split(connection, window.id, shares, now)
+                await planning.split(connection, window.id, shares, now)
         self._log.warning("window_restarted", window=window.id, fault=str(fault), restarts=restarts)
         self._restarts += 1
         return Idle(now + max(SECOND, backoff(self._restarts, self._jitter.random())))
@@ -275,7 +275,7 @@ class PullStream:
         half = len(keys) // 2
         async with self._lease.transaction() as connection:
             if half:
-                await cursors.split_keys(connection, walk.window, (keys[:half], keys[half:]))
+                await planning.split_keys(connection, walk.window, (keys[:half], keys[half:]))
             else:
                 await cursors.finish(connection, walk.window.id, 0, 0, now, message=f"passed over: {fault}")
         if not half:

@@ -18,7 +18,7 @@ from syncd.flows.offers import offers, way_of
 from syncd.flows.plan import running
 from syncd.marketo.wire import Wire
 from syncd.ops.metrics import Metrics
-from syncd.store import activities, backfills, cursors, routes
+from syncd.store import activities, backfills, planning, pulls, routes
 from syncd.store.leases import Connection, Lease
 from syncd.store.routes import Chosen
 
@@ -77,7 +77,7 @@ class Router:
         """Marketo has refused an extract by updatedAt (1035): what was planned so can't be had, and the way is chosen anew."""
         since = next(each.since for each in self._pulls if each.name == pull)
         assert since is not None, "only a pull by update time asks for updatedAt"
-        await cursors.abandon(connection, self.instance, pull, since, self._clock.now())
+        await pulls.abandon(connection, self.instance, pull, since, self._clock.now())
         await routes.forget(connection, self.instance, pull)
         self._log.warning("route_lost", pull=pull, fault=message)
         return True
@@ -119,7 +119,7 @@ class Router:
             return
         windows = list(plan(chosen.planned_until - pull.overlap, until, pull.window))
         async with self._lease.transaction() as connection:
-            await cursors.plan(connection, self.instance, pull.name, "bulk_extract", windows, until, self._clock.now(), chosen.route)
+            await planning.plan(connection, self.instance, pull.name, "bulk_extract", windows, until, self._clock.now(), chosen.route)
             for stream in (f"pull {pull.name}", f"pull {pull.name} scores"):
                 await activities.forget(connection, self.instance, stream)
         self._log.info("catching_up", pull=pull.name, since=windows[0].starts_at.isoformat(), windows=len(windows))
@@ -135,10 +135,10 @@ class Router:
         level("route_fault", fault=str(fault), attempt=self._faults)
         return Idle(decision.at)
 
-    async def _block(self, pulls: Sequence[Pull], message: str, retry_at: datetime) -> None:
-        for pull in pulls:
+    async def _block(self, due: Sequence[Pull], message: str, retry_at: datetime) -> None:
+        for pull in due:
             async with self._lease.transaction() as connection:
-                blocked = await cursors.block(connection, self.instance, pull.name, None, retry_at, message)
+                blocked = await pulls.block(connection, self.instance, pull.name, None, retry_at, message)
             if blocked:
                 self._log.error("pull_blocked", pull=pull.name, fault=message, retry_at=retry_at.isoformat())
 

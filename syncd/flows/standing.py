@@ -10,9 +10,9 @@ from syncd.core.retry import Block, decide
 from syncd.flows.loop import Idle, Outcome, Worked
 from syncd.flows.plan import running
 from syncd.ops.metrics import Metrics
-from syncd.store import cursors
-from syncd.store.cursors import PullState
+from syncd.store import pulls
 from syncd.store.leases import Lease
+from syncd.store.pulls import PullState
 
 log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ class Standing:
         if isinstance(decision, Block):
             message = f"{fault}; {remedy(permission)}" if fault.code == ACCESS_DENIED else str(fault)
             async with self._lease.transaction() as connection:
-                blocked = await cursors.block(connection, self._instance, self._pull, None, decision.at, message)
+                blocked = await pulls.block(connection, self._instance, self._pull, None, decision.at, message)
             if blocked:
                 self._log.error("pull_blocked", fault=message, retry_at=decision.at.isoformat())
             return Worked(0)

@@ -9,7 +9,7 @@ import asyncpg
 
 from syncd.core.quota import day_began, quota_day
 from syncd.core.settings import Limits
-from syncd.store import cursors, exports, jobs, pauses
+from syncd.store import exports, jobs, pauses, pulls
 from syncd.store.jobs import JobStatus
 from syncd.store.leases import Pool
 from syncd.store.pauses import Pause
@@ -260,7 +260,7 @@ def _route(source: str | None, chosen: Mapping[str, Any]) -> str | None:
         return None
     if source == "activities":
         return "the activity log"
-    if cursors.kind_of(chosen["selector"]) != "updated_since":
+    if pulls.kind_of(chosen["selector"]) != "updated_since":
         return "an extract of the list at each walk"
     way = f"extracts by {'createdAt' if chosen['by_creation'] else 'updatedAt'}"
     way += " of ids, whose leads are read by them" if chosen["ids_only"] else ""

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from syncd.core.settings import Source
-from syncd.store.cursors import CLOSINGS
 from syncd.store.leases import Connection
+from syncd.store.planning import CLOSINGS
 
 BEFORE = "SELECT source FROM syncd.pull WHERE instance = $1 AND pull = $2"
 NOTE = """

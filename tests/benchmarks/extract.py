@@ -40,7 +40,7 @@ from syncd.flows.plan import register
 from syncd.marketo.exports import Exports
 from syncd.ops.clock import WallClock
 from syncd.ops.metrics import Metrics
-from syncd.store import cursors, exports, leads, leases, migrate, routes
+from syncd.store import cursors, exports, leads, leases, migrate, planning, routes
 from syncd.store.embedded import EmbeddedPostgres
 from syncd.store.leases import Lease
 from syncd.store.pool import create_pool
@@ -149,7 +149,7 @@ class Bench:
             await register(connection, instance, now)
             await routes.choose(connection, lease.instance, PULL.name, Route(False, False, "windows", "a benchmark"), now)
             window = Window(start, start + timedelta(days=1))
-            await cursors.plan(connection, lease.instance, PULL.name, "bulk_extract", [window], now, now)
+            await planning.plan(connection, lease.instance, PULL.name, "bulk_extract", [window], now, now)
         (opened,) = await cursors.to_ask_for(self._pool, lease.instance, PULL.name)
         async with lease.transaction() as connection:
             wanted = UpdatedBetween(window.starts_at, window.ends_at)

@@ -25,7 +25,7 @@ from syncd.marketo.soap_reply import ReplyParser
 from syncd.ops.clock import WallClock
 from syncd.ops.metrics import Metrics
 from syncd.simulator import soap
-from syncd.store import cursors, leads, leases
+from syncd.store import leads, leases, planning
 from syncd.store.leads import Asker
 from syncd.store.leases import Connection, Lease, Pool
 from tests.benchmarks.pages import Page
@@ -81,7 +81,7 @@ class WholePath:
         now = datetime.now(UTC)
         async with self._lease.transaction() as connection:
             await register(connection, self._instance, now)
-            await cursors.plan(connection, self._lease.instance, PULL.name, "soap", [], now, now)
+            await planning.plan(connection, self._lease.instance, PULL.name, "soap", [], now, now)
 
     async def walk(self, pages: Sequence[Page]) -> None:
         """One window of these pages."""
@@ -89,7 +89,7 @@ class WholePath:
         start, now = EPOCH + timedelta(days=self._windows), datetime.now(UTC)
         self._windows += 1
         async with self._lease.transaction() as connection:
-            await cursors.plan(connection, self._lease.instance, PULL.name, "soap", [Window(start, start + timedelta(days=1))], now, now)
+            await planning.plan(connection, self._lease.instance, PULL.name, "soap", [Window(start, start + timedelta(days=1))], now, now)
         left = sum(page.leads for page in pages)
         while left:
             outcome = await self._stream.step()

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from syncd.core.windows import Window
-from syncd.store import census, cursors
+from syncd.store import census, cursors, planning, pulls
 from syncd.store.leases import Lease
 from tests.store.outgoing import table
 
@@ -19,7 +19,7 @@ SELECT 'acme', n, '{}', '{"people": "d"}', $1, $1, $1 FROM generate_series($2::b
 
 async def started(lease: Lease) -> census.Census:
     async with lease.transaction() as connection:
-        await cursors.register(connection, "acme", "people", "one", T[0], T[0], False)
+        await pulls.register(connection, "acme", "people", "one", T[0], T[0], False)
         await census.start(connection, "acme", [WINDOW], T[1])
     found = await census.latest(lease.pool, "acme")
     assert found is not None
@@ -60,7 +60,7 @@ async def test_a_pull_is_beyond_a_time_when_nothing_before_it_is_open(lease: Lea
 
     assert await beyond(T[0]) == [], "nothing was ever planned"
     async with lease.transaction() as connection:
-        await cursors.plan(connection, "acme", "people", "soap", [Window(T[0], T[3])], T[3], T[3])
+        await planning.plan(connection, "acme", "people", "soap", [Window(T[0], T[3])], T[3], T[3])
     assert (await beyond(T[0]), await beyond(T[3])) == (["people"], [])
     async with lease.transaction() as connection:
         await cursors.finish(connection, await connection.fetchval("SELECT max(id) FROM syncd.pull_window"), 0, 0, T[3])

@@ -4,9 +4,10 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from syncd.core.windows import Around, Window, halves, plan
-from syncd.store import backfills, cursors, status
-from syncd.store.cursors import OpenWindow, PullState
+from syncd.store import backfills, cursors, planning, pulls, status
+from syncd.store.cursors import OpenWindow
 from syncd.store.leases import Lease, Pool
+from syncd.store.pulls import PullState
 from tests.store.outgoing import table
 
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
@@ -17,15 +18,15 @@ UNTIL = WINDOWS[-1].ends_at
 
 async def register(lease: Lease, selector: str = "one", since: datetime = SINCE) -> bool:
     async with lease.transaction() as connection:
-        other = await cursors.selector(connection, "acme", "people") not in (None, selector)
-        return await cursors.register(connection, "acme", "people", selector, since, NOW, other)
+        other = await pulls.selector(connection, "acme", "people") not in (None, selector)
+        return await pulls.register(connection, "acme", "people", selector, since, NOW, other)
 
 
 async def planned(lease: Lease) -> list[OpenWindow]:
     """A pull with three windows, oldest first."""
     await register(lease)
     async with lease.transaction() as connection:
-        await cursors.plan(connection, "acme", "people", "soap", WINDOWS[::-1], UNTIL, NOW)
+        await planning.plan(connection, "acme", "people", "soap", WINDOWS[::-1], UNTIL, NOW)
     return await open_windows(lease.pool)
 
 
@@ -37,7 +38,7 @@ async def open_windows(pool: Pool) -> list[OpenWindow]:
 
 
 async def state(pool: Pool) -> PullState:
-    return await cursors.state(pool, "acme", "people")
+    return await pulls.state(pool, "acme", "people")
 
 
 async def test_a_pull_that_is_new_is_planned_from_its_beginning(lease: Lease) -> None:
@@ -62,7 +63,7 @@ async def test_a_pull_of_another_kind_begins_again(lease: Lease) -> None:
     first, second, _ = await planned(lease)
     async with lease.transaction() as connection:
         await cursors.finish(connection, first.id, 1, 1, NOW)
-        await cursors.block(connection, "acme", "people", second.id, NOW, "why")
+        await pulls.block(connection, "acme", "people", second.id, NOW, "why")
     assert await register(lease, "soap updated_since=", SINCE + timedelta(days=1))
     assert await state(lease.pool) == PullState("running", SINCE + timedelta(days=1), None, None)
     rows = await table(lease.pool, "SELECT state, finished_at FROM syncd.pull_window ORDER BY starts_at")
@@ -101,8 +102,8 @@ async def test_a_split_window_goes_on_in_its_parts(lease: Lease) -> None:
     parts = halves(WINDOWS[0])
     assert parts is not None
     async with lease.transaction() as connection:
-        assert await cursors.split(connection, window.id, parts, NOW, 5000) == window.id
-        assert await cursors.split(connection, window.id, parts, NOW) is None
+        assert await planning.split(connection, window.id, parts, NOW, 5000) == window.id
+        assert await planning.split(connection, window.id, parts, NOW) is None
         around = await cursors.around(connection, "acme", "people", window.id + 1)
     assert around == Around(others=3, typical=None, parent=5000, depth=1)
     assert [window.window for window in await open_windows(lease.pool)] == [*parts, *WINDOWS[1:]]
@@ -111,12 +112,12 @@ async def test_a_split_window_goes_on_in_its_parts(lease: Lease) -> None:
 async def test_a_blocked_pull_offers_no_blocked_window_until_it_is_tried_again(lease: Lease) -> None:
     one, two, three = await planned(lease)
     async with lease.transaction() as connection:
-        await cursors.block(connection, "acme", "people", one.id, NOW, "20014")
-        await cursors.block(connection, "acme", "people", two.id, NOW + timedelta(hours=1), "20014")
+        await pulls.block(connection, "acme", "people", one.id, NOW, "20014")
+        await pulls.block(connection, "acme", "people", two.id, NOW + timedelta(hours=1), "20014")
     assert await state(lease.pool) == PullState("blocked", UNTIL, NOW, NOW, unfinished=True, news_unfinished=True)
     assert await open_windows(lease.pool) == [three]
     async with lease.transaction() as connection:
-        await cursors.unblock(connection, "acme", "people")
+        await pulls.unblock(connection, "acme", "people")
     assert await state(lease.pool) == PullState("running", UNTIL, NOW, None, unfinished=True, news_unfinished=True)
     assert await open_windows(lease.pool) == [one, two, three]
 
@@ -124,7 +125,7 @@ async def test_a_blocked_pull_offers_no_blocked_window_until_it_is_tried_again(l
 async def test_a_restart_takes_a_blocked_pull_up_again(lease: Lease) -> None:
     windows = await planned(lease)
     async with lease.transaction() as connection:
-        await cursors.block(connection, "acme", "people", windows[0].id, NOW, "20014")
+        await pulls.block(connection, "acme", "people", windows[0].id, NOW, "20014")
     await register(lease)
     assert (await state(lease.pool)).state == "running"
     assert await open_windows(lease.pool) == windows
@@ -143,8 +144,8 @@ async def test_other_pulls_and_instances_are_left_alone(lease: Lease) -> None:
     await planned(lease)
     async with lease.transaction() as connection:
         for instance, pull in (("acme", "others"), ("other", "people")):
-            await cursors.register(connection, instance, pull, "one", SINCE, NOW, False)
-            await cursors.plan(connection, instance, pull, "soap", [Window(SINCE, NOW)], NOW, NOW)
+            await pulls.register(connection, instance, pull, "one", SINCE, NOW, False)
+            await planning.plan(connection, instance, pull, "soap", [Window(SINCE, NOW)], NOW, NOW)
     await register(lease, "two")
     assert await lease.pool.fetchval("SELECT count(*) FROM syncd.pull_window WHERE state = 'open'") == 2
 
@@ -153,7 +154,7 @@ async def test_a_window_that_meets_a_fault_after_an_operator_paused_its_pull_is_
     first, *_ = await planned(lease)
     await lease.pool.execute("UPDATE syncd.pull SET state = 'paused'")
     async with lease.transaction() as connection:
-        await cursors.block(connection, "acme", "people", first.id, NOW, "no rights")
+        await pulls.block(connection, "acme", "people", first.id, NOW, "no rights")
     await lease.pool.execute("UPDATE syncd.pull SET state = 'running'")
     assert first.id in [window.id for window in await open_windows(lease.pool)]
 
@@ -161,7 +162,7 @@ async def test_a_window_that_meets_a_fault_after_an_operator_paused_its_pull_is_
 async def test_a_pull_that_asks_for_other_fields_goes_on_with_the_news_and_backfills(lease: Lease) -> None:
     await register(lease, "soap updated_since=a fields=b")
     async with lease.transaction() as connection:
-        await cursors.plan(connection, "acme", "people", "soap", WINDOWS, UNTIL, NOW)
+        await planning.plan(connection, "acme", "people", "soap", WINDOWS, UNTIL, NOW)
     assert await register(lease, "soap updated_since=a fields=c", SINCE - timedelta(days=1))
     assert await register(lease, "soap updated_since=a fields=d", SINCE - timedelta(days=2))
     found = await state(lease.pool)
@@ -177,7 +178,7 @@ async def test_a_backfill_comes_after_the_news_and_is_done_with_its_last_window(
         backfill = await backfills.order(connection, "acme", "people", None, "by hand")
         assert await backfills.order(connection, "acme", "people", SINCE, "by hand") == backfill, "one order is enough"
         early = [Window(SINCE - timedelta(days=2), SINCE - timedelta(days=1)), Window(SINCE - timedelta(days=1), SINCE)]
-        await cursors.plan_backfill(connection, "acme", "people", "soap", early, backfill, NOW)
+        await planning.plan_backfill(connection, "acme", "people", "soap", early, backfill, NOW)
     assert [window.window for window in await open_windows(lease.pool)] == [*WINDOWS, *early]
     for left, window in enumerate(reversed((await open_windows(lease.pool))[3:])):
         progress = await backfills.progress(lease.pool, backfill)
@@ -194,7 +195,7 @@ async def test_the_last_two_windows_of_a_backfill_finished_at_once_finish_it(lea
     await register(lease)
     async with lease.transaction() as connection:
         backfill = await backfills.order(connection, "acme", "people", None, "by hand")
-        await cursors.plan_backfill(connection, "acme", "people", "soap", WINDOWS[:2], backfill, NOW)
+        await planning.plan_backfill(connection, "acme", "people", "soap", WINDOWS[:2], backfill, NOW)
     one, two = await open_windows(lease.pool)
     async with lease.transaction() as connection:
         await cursors.finish(connection, one.id, 1, 1, NOW)
@@ -212,12 +213,12 @@ async def test_the_last_two_windows_of_a_backfill_finished_at_once_finish_it(lea
 
 async def test_keys_are_walked_group_by_group_and_forgotten_when_done(lease: Lease) -> None:
     async with lease.transaction() as connection:
-        await cursors.register(connection, "acme", "people", "soap keys=EMAIL", None, NOW, True)
-        await cursors.plan_keys(connection, "acme", "people", "soap", [["a@x", "b,{}"], ["c"]], NOW, None)
+        await pulls.register(connection, "acme", "people", "soap keys=EMAIL", None, NOW, True)
+        await planning.plan_keys(connection, "acme", "people", "soap", [["a@x", "b,{}"], ["c"]], NOW, None)
     one, two = await open_windows(lease.pool)
     assert (one.window, one.keys, two.keys) == (None, ["a@x", "b,{}"], ["c"])
     async with lease.transaction() as connection:
-        assert await cursors.split_keys(connection, one, (["a@x"], ["b,{}"])) == one.id
+        assert await planning.split_keys(connection, one, (["a@x"], ["b,{}"])) == one.id
     assert [window.keys for window in await open_windows(lease.pool)] == [["c"], ["a@x"], ["b,{}"]]
     assert (await state(lease.pool)).planned_until is None
     for window in await open_windows(lease.pool):
@@ -227,11 +228,11 @@ async def test_keys_are_walked_group_by_group_and_forgotten_when_done(lease: Lea
     assert await lease.pool.fetchval("SELECT count(keys) FROM syncd.pull_window") == 0
     async with lease.transaction() as connection:
         backfill = await backfills.order(connection, "acme", "people", None, "by hand")
-        await cursors.plan_keys(connection, "acme", "people", "soap", [], NOW + timedelta(hours=1), backfill)
+        await planning.plan_keys(connection, "acme", "people", "soap", [], NOW + timedelta(hours=1), backfill)
     assert await state(lease.pool) == PullState("running", NOW + timedelta(hours=1), NOW + timedelta(hours=1), None)
     assert await lease.pool.fetchval("SELECT finished_at FROM syncd.backfill") is not None
     async with lease.transaction() as connection:
-        await cursors.plan_list(connection, "acme", "people", "soap", NOW + timedelta(hours=2), None)
+        await planning.plan_list(connection, "acme", "people", "soap", NOW + timedelta(hours=2), None)
     assert await lease.pool.fetchval("SELECT count(*) FROM syncd.pull_window") == 1
 
 
@@ -239,9 +240,9 @@ async def test_a_pull_that_left_the_configuration_is_shown_as_such_and_goes_on_w
     await planned(lease)
     for configured, shown in (([], "not in the configuration"), (["people"], "running")):
         async with lease.transaction() as connection:
-            await cursors.retire_others(connection, "acme", configured)
+            await pulls.retire_others(connection, "acme", configured)
             if configured:
-                await cursors.register(connection, "acme", "people", "one", SINCE, NOW, False)
+                await pulls.register(connection, "acme", "people", "one", SINCE, NOW, False)
         found = await status.pull(lease.pool, "acme", "people")
         assert found is not None
         assert found.state == shown

@@ -8,7 +8,7 @@ import pytest
 
 from syncd.core.route import Route
 from syncd.core.windows import Window
-from syncd.store import backfills, cursors, due, routes
+from syncd.store import backfills, cursors, due, planning, pulls, routes
 from syncd.store.due import Due
 from syncd.store.leases import Lease, Pool
 from tests.store.outgoing import table
@@ -95,9 +95,9 @@ async def test_the_note_of_a_clock_that_was_ahead_is_satisfied_now(lease: Lease)
 
 async def test_a_window_of_ids_is_done_when_all_are_read(lease: Lease) -> None:
     async with lease.transaction() as connection:
-        await cursors.register(connection, "acme", "people", "one", T[0], T[0], False)
+        await pulls.register(connection, "acme", "people", "one", T[0], T[0], False)
         backfill = await backfills.order(connection, "acme", "people", None, "why")
-        await cursors.plan_backfill(connection, "acme", "people", "bulk_extract", [Window(T[0], T[1])], backfill, T[1])
+        await planning.plan_backfill(connection, "acme", "people", "bulk_extract", [Window(T[0], T[1])], backfill, T[1])
         window = await connection.fetchval("UPDATE syncd.pull_window SET ids_only = true RETURNING id")
         await connection.execute(LOADED, window, T[1])
     await note(lease, [2], T[1])
@@ -129,8 +129,8 @@ async def test_the_winner_of_a_merge_is_due_for_the_pulls_that_have_one_of_the_m
 async def test_a_pull_that_follows_the_log_is_to_have_every_winner(lease: Lease) -> None:
     """Beside a fill: updated by the merge, the winner has left its windows, and where it lacked nothing no change is logged."""
     async with lease.transaction() as connection:
-        await cursors.register(connection, "acme", "people", "selector", T[0], T[0], False)
-        await cursors.register(connection, "acme", "work", "selector", T[0], T[0], False)
+        await pulls.register(connection, "acme", "people", "selector", T[0], T[0], False)
+        await pulls.register(connection, "acme", "work", "selector", T[0], T[0], False)
         await routes.choose(connection, "acme", "people", Route(False, False, "activities", "a test"), T[0])
         await due.note_winners(connection, "acme", ["people", "work"], [(9, 9), (9, 10)], T[1])
     assert await rows(lease.pool) == [(9, "people", "winner", T[1])]

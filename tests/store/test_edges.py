@@ -12,7 +12,7 @@ from syncd.core.faults import Fault, Nature
 from syncd.core.states import Edges
 from syncd.core.values import ExportStatus, ImportStatus
 from syncd.core.windows import Window
-from syncd.store import chunks, cursors, exports, imports, pauses, pushes
+from syncd.store import chunks, cursors, exports, imports, pauses, planning, pulls, pushes
 from syncd.store.imports import Job
 from syncd.store.leases import Connection, Pool
 from syncd.store.pauses import Choice
@@ -157,15 +157,15 @@ WINDOW_MOVES: dict[str, Move] = {
     "open → open (walked again)": lambda c, row: cursors.walk_again(c, row, "why"),
     "open → open (restarted)": lambda c, row: cursors.restart(c, row, "why"),
     "open → done": lambda c, row: cursors.finish(c, row, 1, 1, NOW),
-    "open → split": lambda c, row: cursors.split(c, row, [Window(NOW - HOUR, NOW)], NOW),
-    "open → blocked": lambda c, row: cursors.block(c, "acme", "people", row, NOW, "why"),
-    "blocked → open": lambda c, row: cursors.unblock(c, "acme", "people"),
-    "open → abandoned, blocked → abandoned": lambda c, row: cursors.register(c, "acme", "people", "after", NOW, NOW, True),
+    "open → split": lambda c, row: planning.split(c, row, [Window(NOW - HOUR, NOW)], NOW),
+    "open → blocked": lambda c, row: pulls.block(c, "acme", "people", row, NOW, "why"),
+    "blocked → open": lambda c, row: pulls.unblock(c, "acme", "people"),
+    "open → abandoned, blocked → abandoned": lambda c, row: pulls.register(c, "acme", "people", "after", NOW, NOW, True),
 }
 PULL_MOVES: dict[str, Move] = {
-    "running → blocked": lambda c, row: cursors.block(c, "acme", "people", None, NOW, "why"),
-    "blocked → running": lambda c, row: cursors.unblock(c, "acme", "people"),
-    "blocked → running (registered)": lambda c, row: cursors.register(c, "acme", "people", "s", NOW, NOW, False),
+    "running → blocked": lambda c, row: pulls.block(c, "acme", "people", None, NOW, "why"),
+    "blocked → running": lambda c, row: pulls.unblock(c, "acme", "people"),
+    "blocked → running (registered)": lambda c, row: pulls.register(c, "acme", "people", "s", NOW, NOW, False),
     **PAUSE_MOVES,
 }
 PUSH_MOVES: dict[str, Move] = {

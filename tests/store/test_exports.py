@@ -10,7 +10,7 @@ from syncd.core.faults import Fault, Nature
 from syncd.core.route import Route
 from syncd.core.values import CreatedBetween, ExportStatus, InStaticList, UpdatedBetween
 from syncd.core.windows import Window
-from syncd.store import cursors, exports
+from syncd.store import cursors, exports, planning, pulls
 from syncd.store.leases import Connection, Pool
 from tests.store.outgoing import table
 
@@ -111,10 +111,10 @@ async def test_windows_teach_by_their_kind_the_latest_first(pool: Pool) -> None:
 
 async def test_a_window_is_to_be_asked_for_until_each_part_is_under_way(pool: Pool) -> None:
     async with pool.acquire() as connection:
-        await cursors.register(connection, "acme", "people", '{"kind": "updated_since"}', T[0] - DAY, T[0], False)
+        await pulls.register(connection, "acme", "people", '{"kind": "updated_since"}', T[0] - DAY, T[0], False)
         windows = [Window(T[0] - DAY, T[0]), Window(T[0], T[1])]
-        await cursors.plan(connection, "acme", "people", "bulk_extract", windows, T[1], T[1], Route(True, False, "windows", "why"))
-        await cursors.plan(connection, "acme", "people", "soap", windows, T[1], T[1])
+        await planning.plan(connection, "acme", "people", "bulk_extract", windows, T[1], T[1], Route(True, False, "windows", "why"))
+        await planning.plan(connection, "acme", "people", "soap", windows, T[1], T[1])
         first, second = await cursors.to_ask_for(pool, "acme", "people")
         assert (first.window, first.by_creation, first.ids_only, first.backfill) == (windows[0], True, False, None)
         one = await begun(connection, first.id, (0, 2))
@@ -123,15 +123,15 @@ async def test_a_window_is_to_be_asked_for_until_each_part_is_under_way(pool: Po
         assert [window.id for window in await cursors.to_ask_for(pool, "acme", "people")] == [second.id]
         await exports.to_refused(connection, one, FAULT, T[2])
         assert [window.id for window in await cursors.to_ask_for(pool, "acme", "people")] == [first.id, second.id]
-        await cursors.split(connection, second.id, [Window(T[0], T[0] + DAY), Window(T[0] + DAY, T[1] + DAY)], T[2])
+        await planning.split(connection, second.id, [Window(T[0], T[0] + DAY), Window(T[0] + DAY, T[1] + DAY)], T[2])
         parts = (await cursors.to_ask_for(pool, "acme", "people"))[1:]
     assert [(part.by_creation, part.depth) for part in parts] == [(True, 1), (True, 1)]
 
 
 async def test_what_nobody_waits_for_is_unwanted(pool: Pool) -> None:
     async with pool.acquire() as connection:
-        await cursors.register(connection, "acme", "people", '{"kind": "updated_since"}', T[0] - DAY, T[0], False)
-        await cursors.plan(connection, "acme", "people", "bulk_extract", [Window(T[0] - DAY, T[0]), Window(T[0], T[1])], T[1], T[1])
+        await pulls.register(connection, "acme", "people", '{"kind": "updated_since"}', T[0] - DAY, T[0], False)
+        await planning.plan(connection, "acme", "people", "bulk_extract", [Window(T[0] - DAY, T[0]), Window(T[0], T[1])], T[1], T[1])
         first, second = await cursors.to_ask_for(pool, "acme", "people")
         made = [await completed(connection, window, 1, 1, 0) for window in (first.id, second.id, 12345)]
         assert await exports.unwanted(pool, "acme") == {made[2]}

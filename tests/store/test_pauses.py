@@ -6,7 +6,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from syncd.store import cursors, pauses, pushes, status
+from syncd.store import pauses, pulls, pushes, status
 from syncd.store.leases import Lease, Pool
 from syncd.store.pauses import Choice, Direction, Pause, Standing
 from syncd.store.status import PullStatus, PushStatus
@@ -25,12 +25,12 @@ async def registered(lease: Lease) -> Lease:
     return lease
 
 
-async def register(lease: Lease, pulls: tuple[str, ...] = PULLS, to_push: tuple[str, ...] = PUSHES) -> None:
+async def register(lease: Lease, to_pull: tuple[str, ...] = PULLS, to_push: tuple[str, ...] = PUSHES) -> None:
     """As the daemon does when it takes the instance."""
     async with lease.transaction() as connection:
         await pushes.register(connection, "acme", to_push)
-        for pull in pulls:
-            await cursors.register(connection, "acme", pull, "s", NOW, NOW, False)
+        for pull in to_pull:
+            await pulls.register(connection, "acme", pull, "s", NOW, NOW, False)
         await pauses.enforce(connection, "acme", NOW)
 
 
@@ -118,7 +118,7 @@ async def test_what_leaves_the_configuration_and_comes_back_is_still_paused(regi
 async def blocked(lease: Lease) -> None:
     async with lease.transaction() as connection:
         await pushes.block(connection, "acme", "contacts", NOW, "1003")
-        await cursors.block(connection, "acme", "people", None, NOW, "603")
+        await pulls.block(connection, "acme", "people", None, NOW, "603")
 
 
 WHY = """
@@ -134,12 +134,12 @@ async def test_a_blocked_one_keeps_its_reason_and_is_not_tried_before_it_is_resu
     assert await table(pool, WHY) == stays
     async with registered.transaction() as connection:
         assert await pushes.unblock_due(connection, "acme", NOW + HOUR) == []
-    assert (await cursors.state(pool, "acme", "people")).paused
+    assert (await pulls.state(pool, "acme", "people")).paused
     await register(registered)
     assert await table(pool, WHY) == stays, "a restart tries blocked ones again, but not these"
     await resume(pool)
     assert await table(pool, WHY) == stays
-    assert not (await cursors.state(pool, "acme", "people")).paused
+    assert not (await pulls.state(pool, "acme", "people")).paused
     async with registered.transaction() as connection:
         assert await pushes.unblock_due(connection, "acme", NOW) == ["contacts"]
     await register(registered)

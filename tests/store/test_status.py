@@ -9,7 +9,7 @@ from syncd.core.route import Follows, Route
 from syncd.core.settings import Limits, Source
 from syncd.core.values import ExportStatus, UpdatedBetween
 from syncd.core.windows import Window
-from syncd.store import cursors, due, exports, routes, status, switching
+from syncd.store import cursors, due, exports, planning, pulls, routes, status, switching
 from syncd.store.leases import Lease, Pool
 from syncd.store.status import BytesStatus, CensusStatus, PullStatus
 from syncd.store.usage import ApiUser, Ledger, remember_users
@@ -24,11 +24,11 @@ async def pull_through(
 ) -> None:
     """A pull `people` that has come up to an hour ago, its way chosen, through REST at least."""
     async with lease.transaction() as connection:
-        await cursors.register(connection, "acme", "people", selector, NOW - 9 * HOUR, NOW, False)
+        await pulls.register(connection, "acme", "people", selector, NOW - 9 * HOUR, NOW, False)
         await switching.register(connection, "acme", "people", source, NOW - 9 * HOUR, NOW)
         if source != "soap":
             await routes.choose(connection, "acme", "people", Route(by_creation, ids_only, follows, "why"), NOW)
-        await cursors.plan(connection, "acme", "people", "bulk_extract", [], NOW - HOUR, NOW)
+        await planning.plan(connection, "acme", "people", "bulk_extract", [], NOW - HOUR, NOW)
 
 
 async def read_pull(pool: Pool) -> PullStatus:
@@ -46,9 +46,9 @@ async def test_the_snapshot_shows_both_directions(pool: Pool, lease: Lease) -> N
     async with lease.transaction() as connection:
         await remember_users(connection, "acme", quota_day(NOW), {"crm@example.com": 70}, NOW)
     async with lease.transaction() as connection:
-        await cursors.register(connection, "acme", "people", "s", NOW - 3 * HOUR, NOW, False)
+        await pulls.register(connection, "acme", "people", "s", NOW - 3 * HOUR, NOW, False)
         windows = [Window(NOW - 3 * HOUR, NOW - 2 * HOUR), Window(NOW - 2 * HOUR, NOW)]
-        await cursors.plan(connection, "acme", "people", "soap", windows, NOW, NOW)
+        await planning.plan(connection, "acme", "people", "soap", windows, NOW, NOW)
         first, second = [row["id"] for row in await connection.fetch("SELECT id FROM syncd.pull_window ORDER BY id")]
         await cursors.finish(connection, first, 10, 10, NOW)
         await cursors.advance(connection, second, None, "p", 30, 100)
@@ -158,7 +158,7 @@ async def test_exports_and_what_they_leave_of_the_day(pool: Pool, lease: Lease) 
 
 async def test_the_last_census_that_ended_is_shown_and_is_no_pull(pool: Pool, lease: Lease) -> None:
     async with lease.transaction() as connection:
-        await cursors.register(connection, "acme", "#census", '{"kind": "census"}', NOW, NOW, False)
+        await pulls.register(connection, "acme", "#census", '{"kind": "census"}', NOW, NOW, False)
     begin = (
         "INSERT INTO syncd.census (instance, started_at, finished_at, leads, missing, surplus, message) VALUES ($1, $2, $3, $4, 2, 1, $5)"
     )
