@@ -157,7 +157,8 @@ class Fetcher:
             upserted = await leads.upsert(connection, self.instance, answer.asker, answer.rows, answer.asked_at, now, answer.kept)
             if upserted.refused:  # another pull's later answer told nothing of our fields: they stay due
                 ids -= await due.overtaken(connection, self.instance, ids, answer.asked_at, now)
-            for window in await due.read(connection, self.instance, name, ids, answer.asked_at, now):
+            read = [each for each in batch.due if each.lead_id in ids]
+            for window in await due.read(connection, self.instance, name, read, answer.asked_at):
                 await cursors.finish_if_read(connection, window, now)
         self._metrics.page(self.instance, name, len(answer.rows), upserted.created, upserted.changed, upserted.dropped)
         missing = len(batch.due) - len(answer.rows)

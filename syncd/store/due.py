@@ -48,16 +48,16 @@ UNION ALL
   ORDER BY noted_at, lead_id LIMIT $4)
 LIMIT $4
 """
-# A note of a time to come is of a clock that was ahead. The LIMIT makes each lead a probe of the primary key, as in leads.UPSERT; one
-# that is noted anew meanwhile is another row version, and stays.
+# What is as it was taken had been noted before it was asked for, be its clock ahead of the request's. The LIMIT makes each lead a probe of
+# the primary key, as in leads.UPSERT; one that is noted anew meanwhile is another row version, and stays.
 READ = """
 WITH read AS (
     DELETE FROM syncd.lead_due d
-     USING unnest($3::bigint[]) AS p (lead_id)
+     USING unnest($3::bigint[], $4::timestamptz[]) AS p (lead_id, noted_at)
      CROSS JOIN LATERAL (
            SELECT f.ctid FROM syncd.lead_due f
             WHERE f.instance = $1 AND f.pull = $2 AND f.lead_id = p.lead_id
-              AND CASE WHEN f.noted_at > $5 THEN true ELSE f.noted_at <= $4 END LIMIT 1) f
+              AND (f.noted_at <= $5 OR f.noted_at = p.noted_at) LIMIT 1) f
      WHERE d.ctid = f.ctid
  RETURNING d.window_id
 )
@@ -112,9 +112,13 @@ async def take(pool: Pool, instance: str, pull: str, under_way: Sequence[int], l
     return [Due(row["noted_at"], row["lead_id"]) for row in rows]
 
 
-async def read(connection: Connection, instance: str, pull: str, ids: Iterable[int], asked_at: datetime, now: datetime) -> list[int]:
-    """An answer that was asked for then is written: drop the leads noted before. Returns the windows of ids that waited for some."""
-    return [row["window_id"] for row in await connection.fetch(READ, instance, pull, list(ids), asked_at, now)]
+async def read(connection: Connection, instance: str, pull: str, taken: Sequence[Due], asked_at: datetime) -> list[int]:
+    """An answer is written that was asked for then, for leads as they were taken: drop those that were not noted since.
+
+    Returns the windows of ids that waited for some.
+    """
+    ids, noted = [each.lead_id for each in taken], [each.noted_at for each in taken]
+    return [row["window_id"] for row in await connection.fetch(READ, instance, pull, ids, noted, asked_at)]
 
 
 async def overtaken(connection: Connection, instance: str, ids: Iterable[int], asked_at: datetime, now: datetime) -> set[int]:

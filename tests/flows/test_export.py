@@ -410,7 +410,8 @@ async def test_ids_are_due_until_they_are_read(house: Build) -> None:
     assert open_before
     assert asked_twice(one) == {}
     async with one.lease.transaction() as connection:  # type: ignore[union-attr]
-        for window in await due.read(connection, "acme", "people", ids, one.clock.now(), one.clock.now()):
+        taken = [due.Due(row["noted_at"], row["lead_id"]) for row in rows]
+        for window in await due.read(connection, "acme", "people", taken, one.clock.now()):
             await cursors.finish_if_read(connection, window, one.clock.now())
     assert not [window for window in await windows_of(one) if window[0] == "open"]
 

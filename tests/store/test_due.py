@@ -42,9 +42,10 @@ async def rows(pool: Pool) -> list[Any]:
     return await table(pool, "SELECT lead_id, pull, reason, noted_at FROM syncd.lead_due ORDER BY 2, 1")
 
 
-async def read(lease: Lease, ids: list[int], asked: datetime, now: datetime | None = None) -> list[int]:
+async def read(lease: Lease, ids: list[int], asked: datetime, taken: datetime = T[0]) -> list[int]:
+    """An answer for ids that had been due since `taken` when they were asked for."""
     async with lease.transaction() as connection:
-        return await due.read(connection, "acme", "people", ids, asked, now or asked + timedelta(seconds=1))
+        return await due.read(connection, "acme", "people", [Due(taken, lead_id) for lead_id in ids], asked)
 
 
 async def test_a_lead_is_due_once_and_by_its_latest_note(lease: Lease) -> None:
@@ -77,7 +78,7 @@ async def test_news_are_taken_before_what_a_fill_has_listed(lease: Lease) -> Non
 async def test_only_an_answer_that_was_asked_for_later_satisfies(lease: Lease) -> None:
     await note(lease, [1, 2], T[1])
     await note(lease, [2], T[3])
-    await read(lease, [1, 2, 77], T[2], T[4])
+    await read(lease, [1, 2, 77], T[2], T[1])
     assert [row[0] for row in await rows(lease.pool)] == [2]
     await read(lease, [2], T[3])
     assert await rows(lease.pool) == []
@@ -85,12 +86,17 @@ async def test_only_an_answer_that_was_asked_for_later_satisfies(lease: Lease) -
 
 async def test_the_note_of_a_clock_that_was_ahead_is_satisfied_now(lease: Lease) -> None:
     await note(lease, [1], T[9])
-    await read(lease, [1], T[2], T[3])
+    await read(lease, [1], T[2], taken=T[9])
     assert await rows(lease.pool) == []
-    await note(lease, [1], T[9])
-    await note(lease, [1], T[4])
-    await read(lease, [1], T[3], T[5])
-    assert await rows(lease.pool) == [(1, "people", "changed", T[4])], "noted since it was asked for"
+
+
+async def test_what_was_noted_since_it_was_asked_for_stays_whatever_the_clock_says(lease: Lease) -> None:
+    """Also what was noted after the answer began to be written, which a clock would call a time to come."""
+    for again_at in (T[4], T[9]):
+        await note(lease, [1], T[1])
+        await note(lease, [1], again_at)
+        await read(lease, [1], T[3], taken=T[1])
+        assert await rows(lease.pool) == [(1, "people", "changed", again_at)]
 
 
 async def test_a_window_of_ids_is_done_when_all_are_read(lease: Lease) -> None:
@@ -104,7 +110,7 @@ async def test_a_window_of_ids_is_done_when_all_are_read(lease: Lease) -> None:
     await note(lease, [1, 2, 3], T[1], "listed", window)
     await note(lease, [3], T[5])
     for ids, asked, finished in (([1], T[2], False), ([2, 3], T[3], False), ([3], T[6], True)):
-        (found,) = await read(lease, ids, asked, T[9])
+        (found,) = await read(lease, ids, asked)
         assert found == window
         async with lease.transaction() as connection:
             assert await cursors.finish_if_read(connection, window, asked) is finished
@@ -161,7 +167,7 @@ async def test_what_is_due_is_found_by_walks_of_indexes(lease: Lease, mode: str)
     for query, arguments, most in (
         (due.TAKE, ("acme", "people", ids, 300), 600),
         (due.TAKE, ("acme", "other", [], 300), 300),
-        (due.READ, ("acme", "people", ids, T[5], T[6]), 1),
+        (due.READ, ("acme", "people", ids, [T[1]] * len(ids), T[5]), 1),
         (due.OVERTAKEN, ("acme", ids, T[5], T[6]), 1),
         (due.OLDEST, ("acme", "people"), 1),
     ):
