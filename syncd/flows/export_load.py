@@ -193,16 +193,17 @@ class ExportLoader:
         return f"{without_id} records have no id" if without_id else None
 
     async def _write(self, load: _Load, staged: Staged, asker: Asker | None, came: _Loaded) -> None:
-        window, now, after = load.window, self._clock.now(), 0
+        window, after = load.window, 0
         async with self._lease.transaction() as connection:
             await staging.begin(connection)
             while (piece := await staging.next_slice(connection, staged, after)) is not None:
-                after = piece.upto
+                after, now = piece.upto, self._clock.now()  # of a file that takes minutes others write meanwhile
                 if asker is None or window.ids_only:
                     await self._note_ids(connection, load, staged, piece, came, now)
                 else:
                     came.add(await leads.upsert_staged(connection, self.instance, asker, staged, piece, load.asked_at, now))
                     await self._note_members(connection, load, staged, piece, came, now)
+            now = self._clock.now()
             # A deletion that was told meanwhile found no lead to mark.
             await gone.reapply(connection, self.instance, load.asked_at, now, self._settings.history is not None)
             for job in load.jobs:

@@ -63,11 +63,13 @@ WITH read AS (
 )
 SELECT DISTINCT window_id FROM read WHERE window_id IS NOT NULL ORDER BY 1
 """
+# As leads.UPSERT refuses them.
 OVERTAKEN = """
 SELECT p.lead_id
   FROM unnest($2::bigint[]) AS p (lead_id)
  CROSS JOIN LATERAL (SELECT asked_at, deleted_at FROM syncd.lead l WHERE l.instance = $1 AND l.lead_id = p.lead_id LIMIT 1) l
- WHERE (l.asked_at > $3 AND l.asked_at <= $4) OR (l.deleted_at >= $3 AND l.deleted_at <= $4)
+ WHERE (l.asked_at > $3 AND l.asked_at <= $4::timestamptz + interval '1 minute')
+    OR (l.deleted_at >= $3 AND l.deleted_at <= $4::timestamptz + interval '1 minute')
 """
 COUNT = "SELECT count(*) FROM syncd.lead_due WHERE instance = $1 AND pull = $2"
 OLDEST = "SELECT noted_at FROM syncd.lead_due WHERE instance = $1 AND pull = $2 ORDER BY noted_at, lead_id LIMIT 1"

@@ -15,7 +15,8 @@ from syncd.store.staging import Slice, Staged
 # one probe of the primary key. The LIMITs keep it one: a plain join was planned as a walk over the whole mirror for each page, as
 # long as a new mirror was not analyzed.
 #
-# A row of a time to come was written by a clock that was ahead: it is no newer than this answer.
+# A row of a time to come was written by a clock that was ahead: it is no newer than this answer. A minute is not to come: others write
+# while this statement runs, or waits for them.
 #
 # A digest begins with a mark of the question that was asked, and covers what could be answered. When a row really changes, the
 # digests of pulls that own a field of the change lose all but that mark, since their next answer must be compared in full; when it
@@ -40,11 +41,12 @@ _WRITE = """
            SELECT true AS found, l.digests ->> $7 AS digest, l.deleted_at FROM syncd.lead l
             WHERE l.instance = $1 AND l.lead_id = p.lead_id LIMIT 1
            ) l ON true
-     WHERE l.digest IS DISTINCT FROM p.digest OR l.deleted_at < $9 OR l.deleted_at > $10
+     WHERE l.digest IS DISTINCT FROM p.digest OR l.deleted_at < $9 OR l.deleted_at > $10::timestamptz + interval '1 minute'
      ORDER BY p.lead_id
 ), held AS MATERIALIZED (
     SELECT f.*, l.digests AS old_digests, l.email AS old_email, l.attributes || coalesce(l.misfits, '{}') AS old_values, l.deleted_at,
-           (l.asked_at > $9 AND l.asked_at <= $10) OR (l.deleted_at >= $9 AND l.deleted_at <= $10) AS overtaken,
+           (l.asked_at > $9 AND l.asked_at <= $10::timestamptz + interval '1 minute')
+               OR (l.deleted_at >= $9 AND l.deleted_at <= $10::timestamptz + interval '1 minute') AS overtaken,
            CASE WHEN f.found AND $13 THEN f.attributes::jsonb || f.misfits::jsonb END AS new_values
       FROM fresh f
       LEFT JOIN LATERAL (
@@ -76,8 +78,8 @@ _WRITE = """
                                   nullif(coalesce(l.misfits - $8::text[], '{}') || coalesce(excluded.misfits, '{}'), '{}') AS misfits
                           ) n
                   ) m)
-     WHERE (l.asked_at <= excluded.asked_at OR l.asked_at > $10)
-       AND (l.deleted_at IS NULL OR l.deleted_at < excluded.asked_at OR l.deleted_at > $10)
+     WHERE (l.asked_at <= excluded.asked_at OR l.asked_at > $10::timestamptz + interval '1 minute')
+       AND (l.deleted_at IS NULL OR l.deleted_at < excluded.asked_at OR l.deleted_at > $10::timestamptz + interval '1 minute')
     RETURNING l.lead_id, (xmax = 0) AS created, changed_at = $10 AS changed
 ), lines AS (
     INSERT INTO syncd.lead_history (instance, lead_id, pull, seen_at, field, old, new)

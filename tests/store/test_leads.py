@@ -129,6 +129,16 @@ async def test_an_older_answer_never_overwrites_a_newer_one(pool: Pool) -> None:
     assert await mirror(pool) == {"f": "new"}
 
 
+async def test_an_older_answer_never_overwrites_what_others_wrote_while_it_was_being_written(pool: Pool) -> None:
+    """By this answer's clock the others are a little ahead, as it was read before they wrote."""
+    later = T[1] + timedelta(seconds=30)
+    await upsert(pool, [lead(1, f="new"), lead(2, f="new")], later)
+    await pool.execute("UPDATE syncd.lead SET deleted_at = $1 WHERE lead_id = 2", later)
+    assert await upsert(pool, [lead(1, f="old"), lead(2, f="old")], T[0], now=T[1]) == Upserted(0, 0, refused=2)
+    assert (await mirror(pool), await mirror(pool, 2)) == ({"f": "new"}, {"f": "new"})
+    assert await pool.fetchval("SELECT deleted_at FROM syncd.lead WHERE lead_id = 2") == later
+
+
 async def test_an_older_answer_does_not_resurrect_a_deleted_lead_and_a_newer_one_does(pool: Pool) -> None:
     await upsert(pool, [lead(1, f="a")], T[0])
     await pool.execute("UPDATE syncd.lead SET deleted_at = $1", T[2])
