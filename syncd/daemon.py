@@ -26,6 +26,7 @@ from syncd.flows.dictionary import Dictionaries
 from syncd.flows.exporters import exporters_of
 from syncd.flows.exporting import Reach
 from syncd.flows.fetch import Fetcher
+from syncd.flows.keep import Keeper
 from syncd.flows.loop import Flow
 from syncd.flows.plan import register
 from syncd.flows.pull import streams_of
@@ -205,7 +206,8 @@ class Daemon:
 
     def _build(self, instance: Instance, lease: Lease, wire: Wire) -> Sequence[Flow]:
         name, limits, clock, metrics, jitter = instance.name, instance.limits, self._clock, self.metrics, self._jitter
-        flows: list[Flow] = [Sweep(instance, lease, clock), Answer(instance, wire, lease, clock), *self._inbound(instance, lease, wire)]
+        flows: list[Flow] = [Sweep(instance, lease, clock), Keeper(instance, lease, clock), Answer(instance, wire, lease, clock)]
+        flows += self._inbound(instance, lease, wire)
         if wire.rest is not None:
             flows.append(Resting(Usage(name, limits, wire.rest, wire.limiter, lease, clock, metrics), "both", lease, clock))
         if wire.imports is not None:

@@ -29,11 +29,15 @@ STATES = ("rejected", "unverified")
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """`unlike_key` set the lookup field otherwise than their key, which one column can't show; `too_deep` are not in the file."""
+    """`unlike_key` set the lookup field otherwise than their key, which one column can't show.
+
+    `too_deep` are not in the file, nor are the `erased`, whose values are no longer kept.
+    """
 
     changes: int
     unlike_key: Sequence[int]
     too_deep: Sequence[int]
+    erased: Sequence[int] = ()
 
 
 def selection_of(
@@ -97,8 +101,11 @@ def _opened(file: Path | None) -> TextIO:
 async def _write(target: TextIO, rows: AsyncIterator[Failure], lookup_field: str, names: Sequence[str]) -> Exported:
     writer = csv.writer(target)
     writer.writerow([lookup_field, *names, CLEARED, CHANGE, REASON, FAILED_AT])
-    count, unlike_key, too_deep = 0, [], []
+    count, unlike_key, too_deep, erased = 0, [], [], []
     async for row in rows:
+        if row.erased is not None:
+            erased.append(row.id)
+            continue
         try:
             cells = cells_of(row.fields)
         except RecursionError:
@@ -119,7 +126,7 @@ async def _write(target: TextIO, rows: AsyncIterator[Failure], lookup_field: str
             ]
         )
         count += 1
-    return Exported(count, unlike_key, too_deep)
+    return Exported(count, unlike_key, too_deep, erased)
 
 
 def cells_of(fields: str) -> dict[str, str]:

@@ -112,6 +112,9 @@ def export_failures(
     if done.too_deep:
         told = ", ".join(map(str, done.too_deep[:20]))
         _complain(f"{len(done.too_deep):,} left out, as their values are nested too deep for a cell: {told}")
+    if done.erased:
+        told = ", ".join(map(str, done.erased[:20]))
+        _complain(f"{len(done.erased):,} left out, as their values are no longer kept: {told}")
     return 0
 
 

@@ -245,6 +245,7 @@ def _sent(event: Sent) -> Text:
     fate = _plain(", ".join([f"change {event.id}", event.state, *carrier, *settled]))
     reason = [_cut(event.reason)] if event.reason else []
     fields = [_plain(f"{name} = ") + _cut(value) for name, value in _values(event.fields).items()]
+    fields += [_plain(f"{name}: value no longer kept") for name in event.erased or ()]
     return Text("\n").join([fate, *reason, *fields])
 
 

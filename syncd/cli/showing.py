@@ -56,6 +56,8 @@ def fate_of(found: Fate) -> RenderableType:
     try:
         for name, cell in cells_of(found.fields).items():
             table.add_row(_text(f"field {name}"), _text(cell) if cell else "cleared")
+        for name in found.erased or ():
+            table.add_row(_text(f"field {name}"), "value no longer kept")
     except RecursionError:
         table.add_row("fields", "nested too deep to be shown")
     table.add_row("enqueued", moment(found.created_at))

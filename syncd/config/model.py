@@ -212,6 +212,11 @@ class Push(Section):
     poll: Poll = Field(default_factory=Poll)
 
 
+class Keep(Section):
+    outcomes: Annotated[timedelta, _duration(timedelta(days=7), 10 * _YEAR)] = ABSENT
+    payloads: Annotated[timedelta, _duration(timedelta(days=1), 10 * _YEAR)] = ABSENT
+
+
 class Instance(Section):
     rest: Rest | None = None
     soap: Soap | None = None
@@ -219,6 +224,7 @@ class Instance(Section):
     limits: Limits = Field(default_factory=Limits)
     history: Annotated[timedelta | None, _duration(timedelta(days=1), 10 * _YEAR, or_null=True)] = ABSENT
     census: Annotated[timedelta | None, _duration(timedelta(days=1), or_null=True)] = ABSENT
+    keep: Keep = Field(default_factory=Keep)
     pulls: dict[Name, Pull] = Field(default_factory=dict)
     pushes: dict[Name, Push] = Field(default_factory=dict)
 

@@ -196,6 +196,7 @@ def _instance(name: str, instance: model.Instance) -> settings.Instance:
         network=settings.Network(**instance.network.given()),
         limits=settings.Limits(**instance.limits.given()),
         **{key: value for key, value in instance.given().items() if key in ("history", "census")},
+        keep=settings.Keep(**instance.keep.given()),
         pulls=tuple(_pull(key, pull) for key, pull in instance.pulls.items()),
         pushes=tuple(_push(key, push) for key, push in instance.pushes.items()),
     )

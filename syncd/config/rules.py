@@ -54,6 +54,7 @@ def _instance(name: str, instance: MapNode, report: Report) -> None:
         _one_select(pull, report)
     _one_column_per_field(instance, report)
     _reserve(name, instance, report)
+    _keep(name, instance, report)
     for push in _entries(instance, "pushes"):
         if not rest:
             report.add(push.line, push.path, f"a push needs instances.{name}.rest, which is missing")
@@ -129,6 +130,17 @@ def _reserve(name: str, instance: MapNode, report: Report) -> None:
     if reserve is not None and calls is not None and reserve >= calls:
         why = f"less than instances.{name}.limits.subscription_calls, which is {calls:,}"
         _too_much(limits, "urgent_reserve", str(reserve), why, report)
+
+
+def _keep(name: str, instance: MapNode, report: Report) -> None:
+    keep = instance.given("keep")
+    if not isinstance(keep, MapNode):
+        return
+    payloads = _value(keep, "payloads", values.duration, settings.Keep().payloads)
+    outcomes = _value(keep, "outcomes", values.duration, settings.Keep().outcomes)
+    if payloads and outcomes and payloads > outcomes:
+        why = f"at most instances.{name}.keep.outcomes, which is {values.duration_text(outcomes)}"
+        _too_much(keep, "payloads", values.duration_text(payloads), why, report)
 
 
 def _poll(poll: MapNode, report: Report) -> None:

@@ -153,6 +153,14 @@ class Push:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """How long settled changes are kept, and how long their values."""
+
+    outcomes: timedelta = timedelta(days=400)
+    payloads: timedelta = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     name: str
     rest: Rest | None = None
@@ -161,6 +169,7 @@ class Instance:
     limits: Limits = Limits()
     history: timedelta | None = timedelta(days=90)  # how long changes of leads are kept; None keeps none
     census: timedelta | None = timedelta(days=7)  # how often all ids are compared with Marketo's, with `rest`; None never
+    keep: Keep = Keep()
     pulls: tuple[Pull, ...] = ()
     pushes: tuple[Push, ...] = ()
 

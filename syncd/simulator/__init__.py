@@ -1,5 +1,5 @@
 """A faithful Marketo to rehearse with, over real HTTP and with a moving lead database: SOAP, identity, describe, usage, bulk import,
-bulk extract, activities and leads by id.
+bulk extract, activities, leads by id and Sync Leads.
 
 Written from the protocol alone; it imports nothing else of syncd, so that a misreading is not shared.
 """
@@ -12,7 +12,7 @@ from syncd.simulator.fields import Field
 from syncd.simulator.imports import Slot
 from syncd.simulator.lists import SmartList, StaticList
 from syncd.simulator.log import Activity
-from syncd.simulator.report import CallCount, DuplicateLiveKey, Report
+from syncd.simulator.report import CallCount, DuplicateLiveKey, Report, SyncedLiveKey
 from syncd.simulator.server import Simulator
 from syncd.simulator.settings import (
     ActivityModel,
@@ -52,5 +52,6 @@ __all__ = [
     "Slot",
     "SmartList",
     "StaticList",
+    "SyncedLiveKey",
     "World",
 ]

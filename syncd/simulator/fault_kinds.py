@@ -128,6 +128,10 @@ class Fault(StrEnum):
     FILE_BAD_QUOTES = "file_bad_quotes"
     FILE_U2028 = "file_u2028"
     FILE_HEADER_CHANGED = "file_header_changed"
+    SYNC_RESULT_MISSING = "sync_result_missing"
+    """Sync Leads processed; the reply tells of one record fewer than it was given."""
+    SYNC_SKIPPED = "sync_skipped"
+    """Sync Leads skips every record of the call with 611, a trouble that passes."""
     SHORT_ACTIVITY_PAGE = "short_activity_page"
     """A page with fewer activities than there are, maybe none, that says there are more: even when there are none."""
 

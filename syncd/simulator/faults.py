@@ -31,6 +31,7 @@ ENDPOINTS = (
     "export_list",
     "export_cancel",
     "export_file",
+    "sync_leads",
 )
 _FIRST_COMERS = frozenset(ENDPOINTS[:8])
 """They draw from one stream of chance; each of the others has its own, so that seeds replay."""
@@ -73,12 +74,15 @@ _AT: dict[str, tuple[Fault, ...]] = {
     "export_list": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF, Fault.WRONG_CHECKSUM),
     "export_cancel": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF),
     "export_file": (*_TRANSPORT, *_REST, *_FILE, *_REST_LIMITS, *_MISCHIEF, *_IN_THE_FILE),
+    "sync_leads": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF, Fault.SYNC_RESULT_MISSING, Fault.SYNC_SKIPPED),
     **dict.fromkeys(_ACTIVITY_PAGES, (*_TRANSPORT, *_REST, Fault.SHORT_ACTIVITY_PAGE, *_REST_LIMITS, *_MISCHIEF)),
 }
 _WITHOUT_CODES = ("soap", "identity")
 """At the others every code of REST can be scripted; only those that stand above have a rate there."""
 _SHAPING = frozenset({Fault.SHORT_PAGE, Fault.JOB_FAILED, Fault.SHORT_ACTIVITY_PAGE, *_RESULTS}) | {
     Fault.EXPORT_FAILED,
+    Fault.SYNC_RESULT_MISSING,
+    Fault.SYNC_SKIPPED,
     Fault.WRONG_CHECKSUM,
     Fault.RANGE_OFF_BY_ONE,
     Fault.FILE_JSON_200,

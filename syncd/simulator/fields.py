@@ -31,6 +31,8 @@ class Field:
     soap: str | None
     length: int | None = None
     read_only: bool = False
+    company: bool = False
+    """Whether it is an attribute of the lead's company, which Sync Leads does not set; describe does not tell."""
 
     @property
     def key(self) -> str:
@@ -135,13 +137,13 @@ _NORMALISERS: dict[str, Callable[[str], str | None]] = {
 
 CATALOGUE: tuple[Field, ...] = (
     Field(1, "Id", "integer", "id", "Id", read_only=True),
-    Field(2, "Company Name", "string", "company", "Company", 255),
+    Field(2, "Company Name", "string", "company", "Company", 255, company=True),
     Field(3, "Email Address", "email", "email", "Email", 255),
     Field(4, "First Name", "string", "firstName", "FirstName", 255),
     Field(5, "Last Name", "string", "lastName", "LastName", 255),
     Field(6, "Job Title", "string", "title", "Title", 255),
     Field(7, "Phone Number", "phone", "phone", "Phone", 255),
-    Field(8, "Website", "url", "website", "Website", 255),
+    Field(8, "Website", "url", "website", "Website", 255, company=True),
     Field(9, "Country", "string", "country", "Country", 255),
     Field(10, "Lead Score", "integer", "leadScore", "LeadScore"),
     Field(11, "Unsubscribed", "boolean", "unsubscribed", "Unsubscribed"),

@@ -115,6 +115,10 @@ class ImportQueue:
             raise MarketoFault(1003, f"Batch {batch_id} not found")
         return job
 
+    def live_with(self, lookup_field: str, key: str) -> list[int]:
+        """The batchIds of the client's jobs that are queued or importing and hold this normalised key."""
+        return [job.batch_id for job in self._live() if job.file is not None and job.lookup_field == lookup_field and key in job.file.keys]
+
     def board(self, now: float) -> tuple[Slot, ...]:
         """All slots: the running ones, the queue in its order, the free ones."""
         taken = [

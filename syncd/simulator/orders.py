@@ -1,6 +1,5 @@
 """What an export asks for, read from the body of its creation (protocol section 3.1)."""
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
@@ -9,7 +8,7 @@ from typing import Any
 from syncd.simulator.exports import Order
 from syncd.simulator.fields import Field
 from syncd.simulator.settings import ExportModel
-from syncd.simulator.wire import Call, MarketoFault
+from syncd.simulator.wire import Call, MarketoFault, json_body
 from syncd.simulator.world import Lead, World
 
 _LONGEST_RANGE = timedelta(days=31)
@@ -20,12 +19,7 @@ Leads = Callable[[World], Iterable[Lead]]
 
 def read_order(call: Call, model: ExportModel, world: World) -> Order:
     """The export asked for. Raises fault 609 or 612 for a body that is no JSON, 1003 for a wrong order, 1035 for a filter not to be had."""
-    if "json" not in call.headers.get("Content-Type", "").lower():
-        raise MarketoFault(612, "Invalid Content Type")
-    try:
-        asked = json.loads(call.body)
-    except ValueError as error:
-        raise MarketoFault(609, "Invalid JSON") from error
+    asked = json_body(call)
     if not isinstance(asked, dict):
         raise MarketoFault(1003, "Invalid export request")
     if str(asked.get("format", "CSV")).upper() != "CSV":

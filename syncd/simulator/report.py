@@ -30,6 +30,15 @@ class DuplicateLiveKey:
 
 
 @dataclass(frozen=True)
+class SyncedLiveKey:
+    """One normalised lookup key that Sync Leads was given (by that key, not by id) while an import job with it was queued or importing."""
+
+    lookup_field: str
+    key: str
+    batch_id: int
+
+
+@dataclass(frozen=True)
 class Report:
     """What the client did. Sizes in bytes, spans in seconds of the simulator's clock; `leads_read` are records that leads.json answered."""
 
@@ -54,6 +63,15 @@ class Report:
     duplicate_live_keys: tuple[DuplicateLiveKey, ...]
     duplicate_live_key_count: int
     duplicate_leads_created: int
+    sync_calls: int
+    """Sync Leads calls that were processed, whatever became of the reply."""
+    sync_records: int
+    sync_statuses: dict[str, int]
+    """Records by created, updated and skipped."""
+    sync_skipped: dict[str, int]
+    """Skipped records by code."""
+    synced_live_keys: tuple[SyncedLiveKey, ...]
+    synced_live_key_count: int
     leads_read: int
     activities_served: int
     exports_created: int
@@ -103,6 +121,22 @@ class ExportTally:
         self.downloaded_bytes += size
 
 
+class SyncTally:
+    """What the recorder counts of Sync Leads."""
+
+    def __init__(self) -> None:
+        self.calls = self.live_key_count = 0
+        self.statuses: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+        self.live_keys: list[SyncedLiveKey] = []
+
+    def live_key(self, found: SyncedLiveKey) -> None:
+        """Count a key that passed a live job; the first thousand are kept by name."""
+        self.live_key_count += 1
+        if len(self.live_keys) < _EXAMPLES_KEPT:
+            self.live_keys.append(found)
+
+
 class Recorder:
     """Counts what happens. Emails never go into events."""
 
@@ -124,6 +158,7 @@ class Recorder:
         self.duplicate_live_key_count = 0
         self.duplicate_leads_created = 0
         self.exports = ExportTally()
+        self.sync = SyncTally()
         self.leads_read = self.activities_served = 0
         self.violations: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
@@ -173,6 +208,12 @@ class Recorder:
             duplicate_live_keys=tuple(self.duplicate_live_keys),
             duplicate_live_key_count=self.duplicate_live_key_count,
             duplicate_leads_created=self.duplicate_leads_created,
+            sync_calls=self.sync.calls,
+            sync_records=self.sync.statuses.total(),
+            sync_statuses=dict(self.sync.statuses),
+            sync_skipped=dict(self.sync.skipped),
+            synced_live_keys=tuple(self.sync.live_keys),
+            synced_live_key_count=self.sync.live_key_count,
             leads_read=self.leads_read,
             activities_served=self.activities_served,
             exports_created=self.exports.created,

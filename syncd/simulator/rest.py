@@ -13,6 +13,7 @@ from syncd.simulator.exports import ExportQueue
 from syncd.simulator.importfile import DELIMITERS, file_part, read_import
 from syncd.simulator.imports import ImportQueue
 from syncd.simulator.lead_reads import LeadReads
+from syncd.simulator.lead_writes import LeadWrites
 from syncd.simulator.limits import Limiter
 from syncd.simulator.report import Recorder
 from syncd.simulator.results import results_file, status_entry
@@ -34,13 +35,14 @@ _BATCH = re.compile(r"/bulk/v1/leads/batch/(\d{1,19})(?:/(failures|warnings))?\.
 
 def rest_endpoint_of(path: str, method: str, query: Mapping[str, str]) -> str | None:
     """The endpoint's name (see `faults.ENDPOINTS`), or None for an unknown address."""
-    if path in _READS:
-        return _READS[path] if method == "GET" or (method == "POST" and query.get("_method") == "GET") else None
+    if path in _READS and (method == "GET" or (method == "POST" and query.get("_method") == "GET")):
+        return _READS[path]
     fixed = {
         ("GET", "/identity/oauth/token"): "identity",
         ("POST", "/identity/oauth/token"): "identity",
         ("GET", "/rest/v1/leads/describe.json"): "describe",
         ("GET", "/rest/v1/stats/usage.json"): "usage",
+        ("POST", "/rest/v1/leads.json"): "sync_leads",
         ("POST", "/bulk/v1/leads.json"): "import",
         ("POST", "/bulk/v1/leads/export/create.json"): "export_create",
         ("GET", "/bulk/v1/leads/export.json"): "export_list",
@@ -114,6 +116,7 @@ class RestApi:
         activities = ActivityApi(settings, world, recorder)
         self._others: dict[str, Callable[[Call], Reply]] = {
             "leads": LeadReads(world, recorder).answer,
+            "sync_leads": LeadWrites(settings, world, queue, recorder).answer,
             **dict.fromkeys(EXPORTS, ExportApi(settings, world, exports, recorder).answer),
             **dict.fromkeys(("paging_token", "lead_changes", "deleted_leads", "activities"), activities.answer),
         }
@@ -122,7 +125,9 @@ class RestApi:
         """The reply to a call whose endpoint is known. Raises the documented errors."""
         if call.uri_bytes > self._settings.limits.uri_bytes:
             return plain(414, "Request-URI Too Long")
-        if call.endpoint == "import" and call.body_size > self._settings.limits.import_body_bytes:
+        limits = self._settings.limits
+        most = {"import": limits.import_body_bytes, "sync_leads": limits.sync_body_bytes}.get(call.endpoint)
+        if most is not None and call.body_size > most:
             return plain(413, "Request Entity Too Large")
         if "access_token" in call.query or call.headers.get("Content-Type", "").startswith(FORM):
             self._refuse_old_token(call)

@@ -27,6 +27,8 @@ class Limits:
     import_slots: int = 10
     import_running: int = 2
     import_body_bytes: int = 10_000_000
+    sync_body_bytes: int = 1_000_000
+    """Of a Sync Leads call; whether its 1 MB is 10^6 or 2^20 is not told."""
     uri_bytes: int = 8_000
     """Beyond it: HTTP 414. Whether the 8 KB are 8,000 or 8,192 is not told."""
 

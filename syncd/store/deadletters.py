@@ -36,7 +36,7 @@ SELECT DISTINCT h.push
  ORDER BY 1
 """
 FOUND = """
-SELECT h.id, h.push, h.key, h.fields::text AS fields, h.state, h.reason, h.settled_at, h.retried_at, h.retried_as
+SELECT h.id, h.push, h.key, h.fields::text AS fields, h.state, h.reason, h.settled_at, h.retried_at, h.retried_as, h.erased
   FROM syncd.change_history h
  WHERE h.instance = $1 AND h.state IN ('rejected', 'unverified') AND ($2::text[] IS NULL OR h.push = ANY ($2))
    AND ($3::text IS NULL OR strpos(lower(h.reason), lower($3)) > 0) AND ($4::text IS NULL OR h.state = $4)
@@ -57,7 +57,7 @@ SELECT DISTINCT f.name
 """
 ONE = """
 SELECT c.id, c.push, c.key, c.fields::text AS fields, c.state, c.reason, c.created_at, c.settled_at, c.retry_of, c.retried_at, c.retried_as,
-       j.id AS import_job_id, j.batch_id, j.chunk_id, j.state AS job_state, j.attempt, j.submitted_at, j.finished_at
+       c.erased, j.id AS import_job_id, j.batch_id, j.chunk_id, j.state AS job_state, j.attempt, j.submitted_at, j.finished_at
   FROM syncd.change c LEFT JOIN syncd.import_job j ON j.id = c.import_job_id
  WHERE c.instance = $1 AND c.id = $2
 """
@@ -81,7 +81,7 @@ WITH picked AS MATERIALIZED (
              FROM syncd.change_history h
              JOIN syncd.import_job j ON j.id = h.import_job_id
              JOIN syncd.chunk c ON c.id = j.chunk_id AND c.lookup_field = p.lookup_field
-            CROSS JOIN LATERAL jsonb_object_keys(h.fields) AS f (name)
+            CROSS JOIN LATERAL unnest(coalesce(h.erased, ARRAY(SELECT jsonb_object_keys(h.fields)))) AS f (name)
             WHERE h.instance = $1 AND h.key_norm = p.key_norm AND h.id > p.place AND coalesce(h.retry_of, h.id) > p.place
               AND h.state IN ('applied', 'warned', 'unverified') AND h.settled_at >= p.created_at - interval '1 day'
               AND p.fields ? f.name AND f.name <> p.lookup_field) later
@@ -148,7 +148,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """`fields` is a JSON text."""
+    """`fields` is a JSON text, empty once the values of the fields `erased` are no longer kept."""
 
     id: int
     push: str
@@ -159,11 +159,12 @@ class Failure:
     settled_at: datetime
     retried_at: datetime | None
     retried_as: int | None
+    erased: Sequence[str] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """A change, whatever its state, and the last import that carried it; `fields` is a JSON text."""
+    """A change, whatever its state, and the last import that carried it; `fields` and `erased` as of a Failure."""
 
     id: int
     push: str
@@ -176,6 +177,7 @@ class Fate:
     retry_of: int | None
     retried_at: datetime | None
     retried_as: int | None
+    erased: Sequence[str] | None
     import_job_id: int | None
     batch_id: int | None
     chunk_id: int | None

@@ -47,7 +47,7 @@ SELECT late.id, later.names
          FROM syncd.change_history h
          JOIN syncd.import_job j ON j.id = h.import_job_id
          JOIN syncd.chunk c ON c.id = j.chunk_id AND c.lookup_field = $5
-        CROSS JOIN LATERAL jsonb_object_keys(h.fields) AS f (name)
+        CROSS JOIN LATERAL unnest(coalesce(h.erased, ARRAY(SELECT jsonb_object_keys(h.fields)))) AS f (name)
         WHERE h.instance = $1 AND h.key_norm = late.key_norm AND h.id > late.place AND coalesce(h.retry_of, h.id) > late.place
           AND h.state IN ('applied', 'warned', 'unverified') AND h.settled_at >= late.created_at - interval '1 day') later
  WHERE later.names IS NOT NULL

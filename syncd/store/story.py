@@ -45,7 +45,7 @@ WITH k AS MATERIALIZED (
     SELECT k.push, lower(btrim(k.key, E' \\t\\r\\n')) AS key_norm FROM unnest($2::text[], $3::text[]) AS k (push, key)
 )
 SELECT o.id, o.push, o.key, o.fields, o.state, o.reason, j.id AS import_job_id, j.batch_id, o.sync_batch_id, o.created_at,
-       NULL::timestamptz AS settled_at, o.total
+       NULL::timestamptz AS settled_at, NULL::text[] AS erased, o.total
   FROM (SELECT o.*, count(*) OVER () AS total FROM syncd.outbox o
          WHERE o.instance = $1 AND o.key_norm = ANY (ARRAY(SELECT key_norm FROM k))
            AND EXISTS (SELECT FROM k WHERE k.push = o.push AND k.key_norm = o.key_norm)
@@ -55,7 +55,8 @@ SELECT o.id, o.push, o.key, o.fields, o.state, o.reason, j.id AS import_job_id, 
        ) j ON true
 """
 SETTLED = """
-SELECT h.id, h.push, h.key, h.fields, h.state, h.reason, h.import_job_id, j.batch_id, h.sync_batch_id, h.created_at, h.settled_at
+SELECT h.id, h.push, h.key, h.fields, h.state, h.reason, h.import_job_id, j.batch_id, h.sync_batch_id, h.created_at, h.settled_at,
+       h.erased
   FROM (SELECT h.* FROM (SELECT DISTINCT push, lower(btrim(key, E' \\t\\r\\n')) AS key_norm
                            FROM unnest($2::text[], $3::text[]) AS k (push, key)) k
          CROSS JOIN LATERAL (
@@ -71,7 +72,7 @@ SELECT coalesce(sum(n.changes), 0)::bigint
        SELECT count(*) AS changes FROM syncd.change_history h
         WHERE h.instance = $1 AND h.key_norm = k.key_norm AND h.push = k.push) n
 """
-OF_A_CHANGE = ("id", "push", "key", "fields", "state", "reason", "import_job_id", "batch_id", "sync_batch_id", "settled_at")
+OF_A_CHANGE = ("id", "push", "key", "fields", "state", "reason", "import_job_id", "batch_id", "sync_batch_id", "settled_at", "erased")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,10 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A change that an application enqueued, and what became of it; `fields` is a JSON text."""
+    """A change that an application enqueued, and what became of it.
+
+    `fields` is a JSON text, empty once the values of the fields `erased` are no longer kept.
+    """
 
     at: datetime
     id: int
@@ -141,6 +145,7 @@ class Sent:
     batch_id: int | None
     sync_batch_id: int | None
     settled_at: datetime | None
+    erased: Sequence[str] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,21 @@ async def test_what_a_file_cannot_show_is_told(syncd: Run, yaml: Yaml, pool: asy
     ]
 
 
+async def test_values_that_are_no_longer_kept_are_told_of(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) -> None:
+    for number in (1, 2):
+        await fail(pool, number, f"{number}@x", {"title": None, "score": "x"})
+    await pool.execute("UPDATE syncd.change_history SET retried_at = now(), fields = '{}', erased = '{score,title}' WHERE id = 2")
+    config = yaml.write()
+    ran = await syncd("failures", "export", "--all", "-c", config)
+    assert [row[0] for row in csv.reader(io.StringIO(ran.out))] == ["email", "1@x"]
+    assert ran.err.splitlines() == ["1 failures exported", "1 left out, as their values are no longer kept: 2"]
+    lines = [" ".join(line.split()) for line in (await syncd("failures", "show", "2", "-c", config)).out.splitlines()]
+    at = lines.index("field score value no longer kept")
+    assert lines[at + 1] == "field title value no longer kept"
+    found = json.loads((await syncd("failures", "list", "--all", "-c", config, "--json")).out)["failures"]
+    assert [(each["fields"], each["erased"]) for each in found] == [({}, ["score", "title"]), ({"title": None, "score": "x"}, None)]
+
+
 async def test_one_file_is_of_one_push(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) -> None:
     await fail(pool, 1, "a@x", {"f": 1})
     await fail(pool, 2, "a@x", {"f": 1}, push="gone")

@@ -89,6 +89,15 @@ async def test_for_programs(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) -> None:
     assert left == {"event": "left", "at": "2026-03-02T12:05:00Z", "list": "P.News"}
 
 
+async def test_values_that_are_no_longer_kept(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) -> None:
+    await insert_ada(pool)
+    await pool.execute("UPDATE syncd.change_history SET retried_at = now(), fields = '{}', erased = '{company,title}'")
+    lines = [" ".join(line.split()) for line in (await syncd("lead", "show", "4", "-c", yaml.write())).out.splitlines()]
+    assert lines[lines.index("1006 a [31m 31m b") + 1 :][:2] == ["company: value no longer kept", "title: value no longer kept"]
+    found = json.loads((await syncd("lead", "show", "4", "-c", yaml.write(), "--json")).out)["leads"][0]["events"]
+    assert [(each["fields"], each["erased"]) for each in found if each["event"] == "sent"] == [({}, ["company", "title"])]
+
+
 async def test_no_more_than_asked_for(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) -> None:
     await insert_ada(pool)
     ran = await syncd("lead", "show", "4", "-c", yaml.write(), "--last", "1")

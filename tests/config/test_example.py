@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from syncd.config import load
-from syncd.config.model import Instance, Keys, Limits, Pull, Section, Select
+from syncd.config.model import Instance, Keep, Keys, Limits, Pull, Section, Select
 from syncd.config.values import BEGINNING
 from syncd.core import settings
 from syncd.core.settings import Settings
@@ -44,6 +44,7 @@ def test_its_values_are_the_defaults(tmp_path: Path) -> None:
     assert acme.network == settings.Network()
     (pull,) = acme.pulls
     assert acme.history == settings.Instance("acme").history
+    assert acme.keep == settings.Keep()
     assert pull == settings.Pull("people", "auto", pull.select, pull.fields)
     assert acme.pushes == (settings.Push("contacts"),)
     assert result.http == settings.Http()
@@ -129,7 +130,7 @@ def test_the_second_pull_that_it_shows(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("section", [Limits, Select, Keys, Pull, Instance])
+@pytest.mark.parametrize("section", [Limits, Select, Keys, Pull, Keep, Instance])
 def test_it_shows_every_key(section: type[Section]) -> None:
     text = EXAMPLE.read_text("utf-8")
     assert [key for key in section.model_fields if not re.search(rf"\b{key}:", text)] == []

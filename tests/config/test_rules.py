@@ -37,6 +37,10 @@ REFUSED = [
     (LIMITS + "export_running", 3, "3 is not allowed; between 1 and 2: "),
     (LIMITS + "export_daily_bytes", "999kB", "999kB is not allowed; between 1,000,000 and "),
     ("instances.acme.census", "23h", "23h is not allowed; between 1d and 365d"),
+    ("instances.acme.keep.outcomes", "3651d", "3651d is not allowed; between 7d and 3650d"),
+    ("instances.acme.keep.payloads", "23h", "23h is not allowed; between 1d and 3650d"),
+    ("instances.acme.keep.payloads", "401d", "401d is not allowed; at most instances.acme.keep.outcomes, which is 400d"),
+    ("instances.acme.keep", None, "needs a mapping (key: value), not null; "),
     (PULL + "batch_size", 0, "0 is not allowed; between 1 and 1,000: "),
     (PULL + "batch_size", 1001, "1001 is not allowed; between 1 and 1,000: "),
     (PULL + "streams", 9, "9 is not allowed; between 1 and 8"),
@@ -188,6 +192,8 @@ class _NoAliases(yaml.SafeDumper):
         ("instances.acme.history", "1d", lambda i: i.history, timedelta(days=1)),
         ("instances.acme.history", "3650d", lambda i: i.history, timedelta(days=3650)),
         ("instances.acme.history", None, lambda i: i.history, None),
+        ("instances.acme.keep", {"outcomes": "3650d"}, lambda i: i.keep, settings.Keep(timedelta(days=3650), timedelta(days=30))),
+        ("instances.acme.keep.payloads", "400d", lambda i: i.keep, settings.Keep(payloads=timedelta(days=400))),
         (LIMITS + "import_running", 1, lambda i: i.limits.import_running, 1),
         (PULL + "streams", 5, lambda i: i.pulls[0].streams, 5),
         (PULL + "window", "30d", lambda i: i.pulls[0].window, timedelta(days=30)),
@@ -231,12 +237,19 @@ def test_what_is_absent_has_the_defaults_of_the_settings(loaded: Load) -> None:
     assert instance.limits == settings.Limits()
     assert instance.network == settings.Network()
     assert instance.history == timedelta(days=90)
+    assert instance.keep == settings.Keep(timedelta(days=400), timedelta(days=30))
     assert instance.pulls == (settings.Pull("people", "soap", settings.UpdatedSince(datetime(2016, 1, 1, tzinfo=UTC))),)
     assert instance.pushes == (settings.Push("contacts"),)
     assert instance.rest is not None
     assert instance.rest.identity == "https://rest.example.com/identity"
     assert result.http == Http()
     assert result.logging == settings.Logging()
+
+
+def test_the_default_time_of_values_must_fit_too(problems: Problems) -> None:
+    (problem,) = problems(document({"instances.acme.keep.outcomes": "7d"}))
+    why = "30d, the default, is not allowed here; at most instances.acme.keep.outcomes, which is 7d"
+    assert (problem.path, problem.message) == ("instances.acme.keep.payloads", why)
 
 
 @pytest.mark.parametrize(

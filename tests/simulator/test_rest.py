@@ -87,5 +87,5 @@ async def test_addresses_must_be_exact(rehearse: Rehearse) -> None:
     client = await rehearse(SimulatorSettings(leads=0))
     assert (await client.get("//rest/v1/leads/describe.json"))[0] == 404
     assert (await client.get("/rest/v1/lead.json"))[0] == 404
-    assert (await client.post("/rest/v1/leads.json", {"input": []}))[0] == 404
+    assert (await client.post("/rest/v1/leads/describe.json", {"input": []}))[0] == 404
     assert client.sim.report().violations == {"double slash in address": 1, "unknown address": 2}
