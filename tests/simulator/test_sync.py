@@ -258,6 +258,7 @@ async def test_key_that_passes_a_live_job(rehearse: Rehearse) -> None:
     client = await rehearse(SETTINGS)
     lead = known(client)
     batch = await client.import_("email,title\nnew@example.com,T\nk@example.com,T\n")
+    await client.import_(f"id,title\n{lead.id},T\n", "format=csv&lookupField=id")
     assert await ends(client, {"id": lead.id, "notes": "n"}, lookupField="id", action="updateOnly") == ["updated"]
     assert client.sim.report().synced_live_key_count == 0
     assert await ends(client, {"email": "NEW@example.com"}, {"email": "other@example.com"}) == ["created", "created"]

@@ -78,14 +78,15 @@ async def test_a_failure_keeps_its_values_until_it_is_retried(pool: Pool) -> Non
     await ended(pool, 1, 1, "rejected")
     await ended(pool, 2, 2, "unverified")
     await ended(pool, 3, 4, "rejected", retried_at=NOON)
+    await ended(pool, 7, 7, "rejected", retried_at=NOON, at=NOON - timedelta(days=1))
     await ended(pool, 5, 5, "rejected", retried_at=NOON, at=NOON + timedelta(days=1))
     await ended(pool, 6, 6, "rejected", retried_at=NOON, instance="other")
     await work_off(pool, keeping.erase, 10)
     assert {row[2] for row in await table(pool, KEPT, "acme")} == {None}
     async with pool.acquire() as connection:
-        assert [await keeping.erase_retried(connection, "acme", DAY + timedelta(days=1), 1) for _ in range(3)] == [1, 1, 0]
+        assert [await keeping.erase_retried(connection, "acme", DAY + timedelta(days=1), 5) for _ in range(3)] == [1, 2, 0]
     gone = ("{}", ["f", "g"])
-    assert await table(pool, KEPT, "acme") == [(1, WHOLE, None), (2, WHOLE, None), (3, *gone), (4, *gone), (5, WHOLE, None)]
+    assert await table(pool, KEPT, "acme") == [(1, WHOLE, None), (2, WHOLE, None), (3, *gone), (4, *gone), (5, WHOLE, None), (7, *gone)]
     assert await table(pool, KEPT, "other") == [(6, WHOLE, None)]
     with pytest.raises(asyncpg.CheckViolationError):
         await pool.execute("UPDATE syncd.change_history SET fields = '{}', erased = '{f}' WHERE id = 1")
