@@ -35,13 +35,14 @@ from syncd.flows.resting import Resting
 from syncd.flows.route import Router
 from syncd.flows.settle import Settler
 from syncd.flows.sweep import Sweep
+from syncd.flows.sync import Syncer
 from syncd.flows.usage import Usage
 from syncd.marketo.describe import describe
 from syncd.marketo.wire import Wire, open_wire
 from syncd.ops import http, systemd
 from syncd.ops.http import PortTaken
 from syncd.ops.metrics import Metrics
-from syncd.store import exports, imports, leases, pauses, pushes, schema, status
+from syncd.store import batches, exports, imports, leases, pauses, pushes, schema, status
 from syncd.store.embedded import DirectoryInUse, EmbeddedPostgres
 from syncd.store.leases import Lease, LeaseLost
 from syncd.store.pool import create_pool
@@ -217,6 +218,8 @@ class Daemon:
                     Packer(name, instance.pushes, limits, lease, clock, metrics),
                     Submitter(name, instance.pushes, limits, wire.imports, lease, clock, metrics, jitter),
                 ]
+        if wire.sync is not None and instance.pushes:
+            flows.append(Syncer(name, instance.pushes, wire.sync, lease, clock, metrics, jitter))
         return flows
 
     def _inbound(self, instance: Instance, lease: Lease, wire: Wire) -> Sequence[Flow]:
@@ -257,6 +260,8 @@ class Daemon:
         async with lease.transaction() as connection:
             for job_id in await imports.orphaned(connection, instance.name):
                 log.warning("import_unconfirmed", instance=instance.name, job=job_id, fault="the daemon before ended amid its submission")
+            for batch_id in await batches.orphaned(connection, instance.name):
+                log.warning("batch_unconfirmed", instance=instance.name, batch=batch_id, fault="the daemon before ended amid its call")
             await pushes.register(connection, instance.name, [push.name for push in instance.pushes])
             await register(connection, instance, now)
             await pauses.enforce(connection, instance.name, now)

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from syncd.config import secrets, values
 from syncd.config.values import NotAllowed
-from syncd.core.settings import Format, KeyType, Secret, Source
+from syncd.core.settings import ClearWith, Format, KeyType, Secret, Source
 
 # Which default an absent key has is said once, in core/settings.py: only the keys that were given are handed on.
 ABSENT: Any = Field(default=None)
@@ -209,6 +209,7 @@ class Push(Section):
     max_body_bytes: Annotated[int, _size(1000, 9_999_999, ": Marketo refuses bodies of 10 MB")] = ABSENT
     flush_after: Annotated[timedelta, _duration(timedelta())] = ABSENT
     unconfirmed_after: Annotated[timedelta, _duration(timedelta(minutes=1))] = ABSENT
+    clear_with: ClearWith = ABSENT
     poll: Poll = Field(default_factory=Poll)
 
 

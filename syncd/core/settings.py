@@ -12,6 +12,8 @@ from typing import Literal
 
 Format = Literal["csv", "tsv", "ssv"]
 
+ClearWith = Literal["sync", "blank", "NULL"]
+
 SEPARATORS: dict[Format, str] = {"csv": ",", "tsv": "\t", "ssv": ";"}
 
 
@@ -149,6 +151,7 @@ class Push:
     max_body_bytes: int = 9_900_000
     flush_after: timedelta = timedelta(minutes=5)
     unconfirmed_after: timedelta = timedelta(hours=6)
+    clear_with: ClearWith = "sync"  # by Sync Leads, or by a cell of a file: what that means is unknown (protocol 4)
     poll: Poll = Poll()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
@@ -10,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from syncd.core.batching import COMPANY_FIELDS, sync_is_cheaper
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
 from syncd.core.pack import Target, pack
@@ -22,7 +24,7 @@ from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, Outcome, Worked, des
 from syncd.marketo.imports import Imports, Submitted, envelope_bytes
 from syncd.ops.metrics import Metrics
 from syncd.store import chunks, imports, outbox, pushes
-from syncd.store.chunks import Chunk
+from syncd.store.chunks import Chunk, OpenChunk
 from syncd.store.imports import Job
 from syncd.store.leases import Lease
 
@@ -70,22 +72,49 @@ class Packer:
         if waiting.sealed < self._sealed_ahead:
             worked = await self._claim(push, now)
         if waiting.oldest_open_at is not None and waiting.oldest_open_at + push.flush_after <= now:
-            async with self._lease.transaction() as connection:
-                for chunk_id in await chunks.old_open(connection, self.instance, push.name, now - push.flush_after):
-                    worked += await chunks.seal(connection, chunk_id, now) is not None
+            worked += await self._flush(push, now)
+        return worked
+
+    async def _flush(self, push: Push, now: datetime) -> int:
+        """Seal the open chunks that are old enough, but for those whose rows cost less by Sync Leads."""
+        worked = 0
+        async with self._lease.transaction() as connection:
+            rare: list[int] = []
+            rows = 0
+            for chunk in await chunks.old_open(connection, self.instance, push.name, now - push.flush_after):
+                if not _may_go_by_sync(push, chunk):
+                    worked += await chunks.seal(connection, chunk.id, now) is not None
+                elif rows + chunk.row_count <= CLAIM:
+                    rare.append(chunk.id)
+                    rows += chunk.row_count
+            if rare:
+                seen = await outbox.these(connection, self.instance, push, await chunks.take_out(connection, rare, now))
+                packing = await asyncio.to_thread(
+                    pack, seen.changes, seen.claimed, (), replace(_target(push), by_sync=True), seen.open_batch
+                )
+                await outbox.claim(connection, self.instance, push, packing, now)
+                worked += rows
         return worked
 
     async def _claim(self, push: Push, now: datetime) -> int:
-        target = Target(push.lookup_field, push.format, push.max_body_bytes, envelope_bytes(push.format))
+        target = _target(push)
         async with self._lease.transaction() as connection:
             seen = await outbox.claimable(connection, self.instance, push, CLAIM)
             if not seen.changes:
                 return 0
-            packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, seen.open_chunks, target)
+            packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, seen.open_chunks, target, seen.open_batch)
             for chunk_id in await outbox.claim(connection, self.instance, push, packing, now):
                 await chunks.seal(connection, chunk_id, now)
         self._metrics.claimed(self.instance, push.name, packing)
         return len(seen.changes) - len(packing.left)
+
+
+def _target(push: Push) -> Target:
+    return Target(push.lookup_field, push.format, push.max_body_bytes, envelope_bytes(push.format), push.clear_with, push.list_id)
+
+
+def _may_go_by_sync(push: Push, chunk: OpenChunk) -> bool:
+    return push.list_id is None and COMPANY_FIELDS.isdisjoint(chunk.columns) and sync_is_cheaper(chunk.row_count, chunk.byte_count)
 
 
 class Submitter:

@@ -31,6 +31,16 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenChunk:
+    """A chunk that takes rows still."""
+
+    id: int
+    columns: Sequence[str]
+    row_count: int
+    byte_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkCounts:
     """Chunks of a push that are not in a job; `oldest_open_at` is when the oldest open one took its first row."""
 
@@ -44,7 +54,10 @@ SELECT count(*) FILTER (WHERE state = 'sealed') AS sealed, count(*) FILTER (WHER
        min(opened_at) FILTER (WHERE state = 'open') AS oldest_open_at
   FROM syncd.chunk WHERE instance = $1 AND push = $2 AND state IN ('open', 'sealed')
 """
-OLD_OPEN = "SELECT id FROM syncd.chunk WHERE instance = $1 AND push = $2 AND state = 'open' AND opened_at <= $3 ORDER BY id"
+OLD_OPEN = """
+SELECT id, columns, row_count, byte_count FROM syncd.chunk
+ WHERE instance = $1 AND push = $2 AND state = 'open' AND opened_at <= $3 ORDER BY id
+"""
 SEAL = """
 UPDATE syncd.chunk c SET state = 'sealed', sealed_at = $2, sha256 = (
     SELECT sha256(convert_to(c.header || string_agg(r.line, '' ORDER BY r.ordinal), 'UTF8'))
@@ -103,11 +116,36 @@ MOVE_ROWS = "UPDATE syncd.chunk_row SET chunk_id = $2 WHERE chunk_id = $1 AND or
 # Claims lock keys in the same order: neither side waits for the other in a circle.
 LOCK_KEYS = "SELECT count(*) FROM (SELECT FROM syncd.key_claim WHERE chunk_id = $1 ORDER BY key_norm FOR UPDATE) AS locked"
 RELEASE_KEYS = "DELETE FROM syncd.key_claim WHERE chunk_id = $1"
+ONCE_MORE = "UPDATE syncd.outbox SET state = 'pending', sync_batch_id = NULL, ordinal = NULL, passed = NULL WHERE passed = $1"
 WAKE_WAITING = "UPDATE syncd.outbox SET waits_for = NULL WHERE waits_for = $1"
 DROP_ROWS = "DELETE FROM syncd.chunk_row WHERE chunk_id = $1"
 CHANGES_PENDING = """
 UPDATE syncd.outbox SET state = 'pending', chunk_id = NULL, ordinal = NULL, attempt = attempt + 1, reason = $2
  WHERE chunk_id = $1 AND state = 'in_chunk'
+"""
+# The rows of some keys leave the open chunks that have them; what else of the keys waited for those chunks need not any more.
+WITHDRAW = """
+WITH claim AS (
+    DELETE FROM syncd.key_claim k USING syncd.chunk c
+     WHERE k.instance = $1 AND k.lookup_field = $2 AND k.key_norm = ANY ($3::text[]) AND c.id = k.chunk_id AND c.state = 'open'
+    RETURNING k.chunk_id, k.key_norm
+), line AS (
+    DELETE FROM syncd.chunk_row r USING claim WHERE r.chunk_id = claim.chunk_id AND r.key_norm = claim.key_norm
+    RETURNING r.chunk_id, r.ordinal, octet_length(r.line) AS bytes
+), freed AS (
+    UPDATE syncd.outbox o SET state = 'pending', chunk_id = NULL, ordinal = NULL
+      FROM line WHERE o.chunk_id = line.chunk_id AND o.ordinal = line.ordinal
+), woken AS (
+    UPDATE syncd.outbox o SET waits_for = NULL FROM claim WHERE o.waits_for = claim.chunk_id AND o.key_norm = claim.key_norm
+)
+UPDATE syncd.chunk c SET row_count = c.row_count - l.rows, byte_count = c.byte_count - l.bytes
+  FROM (SELECT chunk_id, count(*)::integer AS rows, sum(bytes) AS bytes FROM line GROUP BY 1) l
+ WHERE c.id = l.chunk_id RETURNING CASE WHEN c.row_count = 0 THEN c.id END AS empty
+"""
+# They come back to be packed anew at once: that is no attempt.
+TAKEN_OUT = """
+UPDATE syncd.outbox SET state = 'pending', chunk_id = NULL, ordinal = NULL WHERE chunk_id = ANY ($1::bigint[]) AND state = 'in_chunk'
+RETURNING id
 """
 FOREIGN_TO_CONFIG = "SELECT id FROM syncd.chunk WHERE instance = $1 AND state IN ('open', 'sealed') AND push <> ALL ($2::text[])"
 
@@ -119,9 +157,25 @@ async def counts(pool: Pool, instance: str, push: str) -> ChunkCounts:
     return ChunkCounts(row["sealed"], row["open"], row["oldest_open_at"])
 
 
-async def old_open(connection: Connection, instance: str, push: str, opened_before: datetime) -> list[int]:
-    """Open chunks that took their first row before then."""
-    return [row["id"] for row in await connection.fetch(OLD_OPEN, instance, push, opened_before)]
+async def old_open(connection: Connection, instance: str, push: str, opened_before: datetime) -> list[OpenChunk]:
+    """Open chunks that took their first row before then, the oldest first."""
+    return [OpenChunk(**row) for row in await connection.fetch(OLD_OPEN, instance, push, opened_before)]
+
+
+async def withdraw(connection: Connection, instance: str, lookup_field: str, keys: Sequence[str], now: datetime) -> None:
+    """in_chunk → pending, for the rows of some keys in chunks that are open still; an empty chunk is dissolved."""
+    for row in await connection.fetch(WITHDRAW, instance, lookup_field, list(keys)):
+        if row["empty"] is not None:
+            await connection.fetchval(TO_DISSOLVED, row["empty"], now)
+
+
+async def take_out(connection: Connection, chunk_ids: Sequence[int], now: datetime) -> list[int]:
+    """open → dissolved, for chunks that cost less as sync batches: their changes, whose ids are returned, are pending for the moment."""
+    gone = [chunk_id for chunk_id in chunk_ids if await connection.fetchval(TO_DISSOLVED, chunk_id, now) is not None]
+    changes = [row["id"] for row in await connection.fetch(TAKEN_OUT, gone)]
+    for chunk_id in gone:
+        await let_go(connection, chunk_id)
+    return changes
 
 
 async def seal(connection: Connection, chunk_id: int, now: datetime) -> int | None:
@@ -174,7 +228,7 @@ async def to_done(connection: Connection, chunk_id: int, now: datetime) -> int |
     """in_job → done: every change of it has its end. Its keys are free again, and changes that waited for them claimable."""
     moved = await connection.fetchval(TO_DONE, chunk_id, now)
     if moved is not None:
-        await _let_go(connection, chunk_id)
+        await let_go(connection, chunk_id)
     return moved  # type: ignore[no-any-return]
 
 
@@ -192,7 +246,7 @@ async def to_split(connection: Connection, chunk_id: int, ordinals: Sequence[int
         await connection.execute(MOVE_ROWS, chunk_id, part_id, list(part))
         await seal(connection, part_id, now)
         parts.append(part_id)
-    await _let_go(connection, chunk_id)
+    await let_go(connection, chunk_id)
     return parts
 
 
@@ -201,15 +255,17 @@ async def dissolve(connection: Connection, chunk_id: int, reason: str, now: date
     moved = await connection.fetchval(TO_DISSOLVED, chunk_id, now)
     if moved is not None:
         await connection.execute(CHANGES_PENDING, chunk_id, reason)
-        await _let_go(connection, chunk_id)
+        await let_go(connection, chunk_id)
     return moved  # type: ignore[no-any-return]
 
 
-async def _let_go(connection: Connection, chunk_id: int) -> None:
+async def let_go(connection: Connection, chunk_id: int) -> None:
+    """The keys of a chunk, or of a sync batch, are free again, and what waits for it can be claimed; its rows are dropped."""
     # In this order: a claim that sees a key taken locks it, so what waits for the chunk is visible once the keys are deleted.
     await connection.execute(LOCK_KEYS, chunk_id)
     await connection.execute(RELEASE_KEYS, chunk_id)
     await connection.execute(WAKE_WAITING, chunk_id)
+    await connection.execute(ONCE_MORE, chunk_id)
     await connection.execute(DROP_ROWS, chunk_id)
 
 

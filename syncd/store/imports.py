@@ -11,8 +11,8 @@ from syncd.core.results import Verdicts
 from syncd.core.values import ImportStatus
 from syncd.store import chunks
 from syncd.store.chunks import Chunk
+from syncd.store.history import ensure_partition
 from syncd.store.leases import Connection, Pool
-from syncd.store.outbox import ensure_partition
 
 JobState = Literal["submitting", "queued", "importing", "complete", "failed", "refused", "unconfirmed", "absent", "lost", "settled"]
 

@@ -19,13 +19,14 @@ from syncd.flows.pull import streams_of
 from syncd.flows.push import Packer, Submitter
 from syncd.flows.settle import Settler
 from syncd.flows.sweep import Sweep
+from syncd.flows.sync import Syncer
 from syncd.marketo.describe import describe
 from syncd.marketo.wire import Wire, open_wire
 from syncd.ops.clock import ManualClock
 from syncd.ops.metrics import Metrics
 from syncd.simulator import Credentials, Simulator, SimulatorSettings
 from syncd.simulator import Limits as MarketoLimits
-from syncd.store import imports, leases, pauses, pushes
+from syncd.store import batches, imports, leases, pauses, pushes
 from syncd.store.leases import Lease
 from syncd.store.usage import Ledger
 
@@ -91,6 +92,8 @@ class House:
                 Submitter(name, settings, limits, wire.imports, lease, self.clock, self.metrics, jitter),
                 Settler(name, settings, limits, wire.imports, lease, self.clock, self.metrics, jitter),
             ]
+            assert wire.sync is not None
+            self.flows.append(Syncer(name, settings, wire.sync, lease, self.clock, self.metrics, jitter))
         if self.also is not None:
             self.flows += await self.also(self)
 
@@ -98,6 +101,7 @@ class House:
         now = self.clock.now()
         async with lease.transaction() as connection:
             await imports.orphaned(connection, self.instance.name)
+            await batches.orphaned(connection, self.instance.name)
             await pushes.register(connection, self.instance.name, [push.name for push in self.instance.pushes])
             await register(connection, self.instance, now)
             await pauses.enforce(connection, self.instance.name, now)
@@ -142,6 +146,10 @@ class House:
 
     async def a_job_exists(self) -> bool:
         return await self.pool.fetchval("SELECT EXISTS (SELECT FROM syncd.import_job)") is True
+
+    async def enqueue_urgent(self, key: str, fields: str) -> int:
+        change: int = await self.pool.fetchval("SELECT syncd.enqueue('acme', 'contacts', $1, $2, priority => 'urgent')", key, fields)
+        return change
 
     async def enqueue(self, *changes: tuple[str, str]) -> list[int]:
         return [await self.pool.fetchval("SELECT syncd.enqueue('acme', 'contacts', $1, $2)", *change) for change in changes]

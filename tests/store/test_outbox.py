@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from syncd.core.settings import Push
-from syncd.store import outbox
+from syncd.store import history, outbox
 from syncd.store.leases import Lease, Pool
 from tests.store.outgoing import (
     NOW,
@@ -229,8 +229,8 @@ async def test_a_claim_reads_by_its_partial_index_whatever_else_there_is(pool: P
 async def test_two_sessions_that_need_the_same_new_partition_both_go_on(pool: Pool) -> None:
     async with pool.acquire() as one, pool.acquire() as two:
         async with one.transaction():
-            await outbox.ensure_partition(one, NOW.date())
-            waiting = started(outbox.ensure_partition(two, NOW.date()))
+            await history.ensure_partition(one, NOW.date())
+            waiting = started(history.ensure_partition(two, NOW.date()))
             await until_blocked(pool, waiting)
         await asyncio.wait_for(waiting, 10)
 
