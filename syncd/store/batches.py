@@ -97,10 +97,6 @@ UPDATE syncd.outbox SET state = 'pending', sync_batch_id = NULL, ordinal = NULL,
 DROP_RECORDS = "DELETE FROM syncd.sync_record WHERE batch_id = $1"
 OF_REMOVED_PUSHES = "SELECT id FROM syncd.sync_batch WHERE instance = $1 AND state = 'open' AND push <> ALL ($2::text[])"
 DELETE_OPEN = "DELETE FROM syncd.sync_batch WHERE id = $1 AND state = 'open' RETURNING id"
-FORGET = """
-DELETE FROM syncd.sync_batch WHERE id = ANY (ARRAY(
-    SELECT id FROM syncd.sync_batch WHERE instance = $1 AND ended_at < $2 ORDER BY ended_at LIMIT $3))
-"""
 
 
 async def open_one(connection: Connection, instance: str, push: Push) -> PackedBatch | None:
@@ -240,8 +236,3 @@ async def _let_go(connection: Connection, batch_id: int, verdicts: str, attempt:
 async def of_removed_pushes(connection: Connection, instance: str, pushes: Sequence[str]) -> list[int]:
     """Open batches of pushes that the configuration no longer names."""
     return [row["id"] for row in await connection.fetch(OF_REMOVED_PUSHES, instance, list(pushes))]
-
-
-async def forget(connection: Connection, instance: str, before: datetime, limit: int) -> int:
-    """Delete the `limit` oldest batches that had ended before then; returns how many."""
-    return int((await connection.execute(FORGET, instance, before, limit)).split()[-1])
