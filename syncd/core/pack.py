@@ -8,6 +8,8 @@ from typing import Literal
 from syncd.core.csvfile import render_line
 from syncd.core.settings import Format
 
+_EXACT = json.JSONDecoder(parse_int=str, parse_float=str)  # no number loses a digit
+
 
 @dataclass(frozen=True, slots=True)
 class PendingChange:
@@ -134,6 +136,9 @@ def _trimmed(key: str) -> str:
 
 def _merge(key: str, key_norm: str, members: list[tuple[PendingChange, dict[str, str]]], packing: Packing) -> _Row:
     """One row of a key's changes: later values win; a change all of whose fields are overwritten is superseded."""
+    if len(members) == 1:
+        ((only, own),) = members
+        return _Row(key, key_norm, [only.id], own)
     cells: dict[str, str] = {}
     setters: dict[str, int] = {}
     for change, own in members:
@@ -153,7 +158,7 @@ def _cells(change: PendingChange, target: Target) -> dict[str, str] | _Verdict:
         return _Verdict("rejected", f"the key is empty: it must be a value of {target.lookup_field}")
     cells: dict[str, str] = {}
     try:
-        fields = json.loads(change.fields, parse_int=str, parse_float=str)
+        fields = _EXACT.decode(change.fields)
     except RecursionError:
         return _Verdict("rejected", "its values are nested deeper than any field's")
     for name, value in fields.items():
