@@ -183,6 +183,9 @@ def _trimmed(key: str) -> str:
 
 def _merge(key: str, key_norm: str, members: Sequence[tuple[PendingChange, Cells]], packing: Packing) -> _Row:
     """One row of a key's changes: later values win; a change all of whose fields are overwritten is superseded."""
+    if len(members) == 1:
+        ((only, own),) = members
+        return _Row(key, key_norm, [only.id], own)
     cells: Cells = {}
     setters: dict[str, int] = {}
     for change, own in members:

@@ -12,6 +12,8 @@ from syncd.core.results import SentRow
 from syncd.core.settings import Format
 from syncd.store.leases import Connection, Pool
 
+PIECE = 8192  # ordinals read at a time to render a file
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -78,9 +80,10 @@ CHUNK = """
 SELECT id, push, lookup_field, format, list_id, partition, columns, row_count, byte_count, sha256, split_depth
   FROM syncd.chunk WHERE id = $1
 """
+HEAD = "SELECT convert_to(header, 'UTF8') AS header, next_ordinal FROM syncd.chunk WHERE id = $1"
+# A piece at a time: one aggregate of ten megabytes took longer, and more memory.
 RENDER = """
-SELECT convert_to(c.header || string_agg(r.line, '' ORDER BY r.ordinal), 'UTF8')
-  FROM syncd.chunk c JOIN syncd.chunk_row r ON r.chunk_id = c.id WHERE c.id = $1 GROUP BY c.id
+SELECT convert_to(string_agg(line, '' ORDER BY ordinal), 'UTF8') FROM syncd.chunk_row WHERE chunk_id = $1 AND ordinal >= $2 AND ordinal < $3
 """
 ROWS = """
 SELECT ordinal, key_norm, line FROM syncd.chunk_row WHERE chunk_id = $1 AND ($2::text[] IS NULL OR key_norm = ANY ($2)) ORDER BY ordinal
@@ -198,7 +201,13 @@ async def get(pool: Pool, chunk_id: int) -> Chunk:
 
 async def render(pool: Pool, chunk_id: int) -> bytes:
     """The file of a sealed chunk."""
-    return await pool.fetchval(RENDER, chunk_id) or b""
+    async with pool.acquire() as connection:
+        head = await connection.fetchrow(HEAD, chunk_id)
+        if head is None:
+            return b""
+        starts = range(0, head["next_ordinal"], PIECE)
+        pieces = [await connection.fetchval(RENDER, chunk_id, start, start + PIECE) or b"" for start in starts]
+    return b"".join((head["header"], *pieces))
 
 
 async def sent_rows(pool: Pool, chunk: Chunk, keys: Sequence[str] | None = None) -> list[SentRow]:

@@ -45,6 +45,18 @@ async def test_a_sealed_chunk_renders_to_the_bytes_of_its_hash_for_ever(pool: Po
     assert await chunks.render(pool, chunk_id) == file
 
 
+async def test_a_file_of_several_pieces_is_rendered_whole(pool: Pool, lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(7):
+        await enqueue(pool, f"k{number}@x", f=number)
+    await claim(lease)
+    (chunk_id,) = await seal_all(lease)
+    for piece in (1, 2, 3, 7, 8):
+        monkeypatch.setattr(chunks, "PIECE", piece)
+        file = await chunks.render(pool, chunk_id)
+        assert file.decode() == "email,f\n" + "".join(f"k{number}@x,{number}\n" for number in range(7))
+        assert sha256(file).digest() == await pool.fetchval("SELECT sha256 FROM syncd.chunk WHERE id = $1", chunk_id)
+
+
 async def test_sent_rows_are_the_cells_that_were_sent(pool: Pool, lease: Lease) -> None:
     await enqueue(pool, " A@x", f="x\r\ny", g="z" * 200_000)
     chunk, _ = await under_way(lease)
