@@ -15,10 +15,10 @@ from syncd.core.batching import COMPANY_FIELDS, sync_is_cheaper
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
 from syncd.core.pack import Target, pack
-from syncd.core.polling import gap, median
+from syncd.core.polling import median, noticed_within
 from syncd.core.retry import SLOW_RETRY, backoff, decide
 from syncd.core.settings import Limits, Push
-from syncd.core.slots import wanted_in_flight
+from syncd.core.slots import Room, wanted_in_flight
 from syncd.core.states import IN_QUEUE
 from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, Outcome, Worked, describe_error, shielded
 from syncd.marketo.imports import Imports, Submitted, envelope_bytes
@@ -33,8 +33,6 @@ log = structlog.get_logger()
 CLAIM = 20_000
 """Rows of one claim at most: bounds its memory, and how long its transaction lasts, at any backlog."""
 
-PROBE_AFTER = timedelta(seconds=5)
-PROBE_AT_MOST_AFTER = timedelta(seconds=30)
 LIST_BUSY_FOR = timedelta(seconds=30)
 PASSING = frozenset({Nature.TRANSIENT, Nature.TOKEN, Nature.RATE, Nature.QUOTA})
 
@@ -142,7 +140,7 @@ class Submitter:
         self._metrics = metrics
         self._jitter = jitter
         self._not_before: datetime | None = None
-        self._refusals = 0  # 1016s in a row
+        self._room = Room()
         self._faults = 0  # other passing faults in a row
         self._unwritten: Callable[[], Coroutine[Any, Any, Outcome]] | None = None  # what became of the last POST
         self._log = log.bind(instance=instance)
@@ -156,10 +154,16 @@ class Submitter:
             return Idle(self._not_before)
         jobs = await imports.live(self._lease.pool, self.instance)
         await self._take_back(job for job in jobs if job.state == "submitting")
-        if await self._room(jobs) <= 0:
+        in_flight = sum(job.state in IN_QUEUE for job in jobs)
+        wanted = await self._wanted()
+        importing = sum(job.state == "importing" for job in jobs)
+        self._room = self._room.looked(wanted, in_flight, importing, self._limits.import_running, now)
+        if self._room.free(wanted, in_flight) <= 0:
             return Idle(now + SECOND)
+        if self._room.not_before is not None and now < self._room.not_before:
+            return Idle(min(self._room.not_before, now + SECOND))
         async with self._lease.transaction() as connection:
-            chunk = await chunks.next_sealed(connection, self.instance, now, smallest=self._refusals > 0)
+            chunk = await chunks.next_sealed(connection, self.instance, now, smallest=self._room.probing)
         if chunk is None:
             return Idle(now + SECOND)
         return await self._submit(chunk)
@@ -180,12 +184,12 @@ class Submitter:
                 await chunks.to_sealed(connection, job.chunk_id, None)
             self._log.warning("import_taken_back", push=job.push, job=job.id)
 
-    async def _room(self, jobs: Sequence[Job]) -> int:
-        in_flight = sum(job.state in IN_QUEUE for job in jobs)
-        runs = await imports.recent_runs(self._lease.pool, self.instance)
-        look_gap = max((gap(push.poll, median(runs)) for push in self._pushes.values()), default=timedelta())
-        limits = self._limits
-        return wanted_in_flight(limits.import_slots, limits.import_running, look_gap, min(runs, default=None)) - in_flight
+    async def _wanted(self) -> int:
+        slots, running = self._limits.import_slots, self._limits.import_running
+        runs = await imports.recent_runs(self._lease.pool, self.instance, running)
+        typical = median(runs)
+        look_gap = max((noticed_within(push.poll, typical) for push in self._pushes.values()), default=timedelta())
+        return wanted_in_flight(slots, running, look_gap, runs)
 
     async def _submit(self, chunk: Chunk) -> Outcome:
         body = await chunks.render(self._lease.pool, chunk.id)
@@ -230,7 +234,8 @@ class Submitter:
             # This answer counts no failures: what has finished already is finished for us once its status was asked for.
             state = "queued" if submitted.status == "queued" else "importing"
             await imports.to_answered(connection, job_id, submitted.batch_id, state, submitted.request_id, now)
-        self._refusals = self._faults = 0
+        self._room = self._room.accepted()
+        self._faults = 0
         self._not_before = None
         self._log.info(
             "import_submitted",
@@ -276,7 +281,7 @@ class Submitter:
                     await pushes.block(connection, self.instance, chunk.push, now + SLOW_RETRY, message)
         match fault.nature:
             case Nature.NO_SLOT:
-                return self._give_way(now)
+                return await self._give_way(now)
             case Nature.LIST_BUSY | Nature.TOO_LARGE:
                 bound.info("import_refused")
                 return Worked(0)
@@ -287,13 +292,12 @@ class Submitter:
                 bound.error("push_blocked", retry_at=(now + SLOW_RETRY).isoformat())
                 return Worked(0)
 
-    def _give_way(self, now: datetime) -> Outcome:
-        """The queue is full (1016): probe again soon, with the smallest chunk, and less and less often."""
-        self._refusals += 1
-        wait = min(PROBE_AFTER * (1 << min(self._refusals - 1, 8)), PROBE_AT_MOST_AFTER)
-        self._not_before = now + wait * (0.75 + self._jitter.random() / 2)
-        self._log.info("queue_full", refusals=self._refusals, again_at=self._not_before.isoformat())
-        return Idle(self._not_before)
+    async def _give_way(self, now: datetime) -> Outcome:
+        """The queue is full (1016): hold fewer, and probe again soon, with the smallest chunk, and less and less often."""
+        in_flight = sum(job.state in IN_QUEUE for job in await imports.live(self._lease.pool, self.instance))
+        self._room = self._room.refused(in_flight, self._limits.import_running, now, self._jitter.random())
+        self._log.info("queue_full", refusals=self._room.refusals, ours=in_flight, fit=self._room.limit)
+        return Idle(now + SECOND)
 
     def _back_off(self, fault: Fault, now: datetime) -> Outcome:
         self._faults += 1

@@ -66,15 +66,21 @@ UPDATE syncd.chunk c SET state = 'sealed', sealed_at = $2, sha256 = (
       FROM syncd.chunk_row r WHERE r.chunk_id = c.id)
  WHERE id = $1 AND state = 'open' RETURNING id
 """
-# The smallest first when we only probe for a free slot: each refused POST uploads its body.
+# The smallest first when we only probe for a free slot: each refused POST uploads its body. Otherwise the push with the fewest in
+# flight, then the oldest: no push waits behind another's backlog, and no chunk behind younger ones of its push.
 NEXT_SEALED = """
+WITH in_flight AS (
+    SELECT push, count(*) AS jobs FROM syncd.import_job
+     WHERE instance = $1 AND state IN ('submitting', 'queued', 'importing', 'unconfirmed') GROUP BY push
+)
 SELECT c.id, c.push, c.lookup_field, c.format, c.list_id, c.partition, c.columns, c.row_count, c.byte_count, c.sha256, c.split_depth
   FROM syncd.chunk c JOIN syncd.push p ON p.instance = c.instance AND p.push = c.push AND p.state = 'running'
+  LEFT JOIN in_flight f ON f.push = c.push
  WHERE c.instance = $1 AND c.state = 'sealed' AND (c.not_before IS NULL OR c.not_before <= $2)
    AND (c.list_id IS NULL OR NOT EXISTS (
         SELECT FROM syncd.import_job j JOIN syncd.chunk b ON b.id = j.chunk_id
          WHERE j.instance = $1 AND j.state IN ('submitting', 'queued', 'importing', 'unconfirmed') AND b.list_id = c.list_id))
- ORDER BY CASE WHEN $3 THEN c.byte_count END, c.id LIMIT 1 FOR UPDATE OF c SKIP LOCKED
+ ORDER BY CASE WHEN $3 THEN c.byte_count END, coalesce(f.jobs, 0), c.id LIMIT 1 FOR UPDATE OF c SKIP LOCKED
 """
 CHUNK = """
 SELECT id, push, lookup_field, format, list_id, partition, columns, row_count, byte_count, sha256, split_depth
@@ -187,7 +193,10 @@ async def seal(connection: Connection, chunk_id: int, now: datetime) -> int | No
 
 
 async def next_sealed(connection: Connection, instance: str, now: datetime, smallest: bool) -> Chunk | None:
-    """Lock the sealed chunk that is to go next: the oldest whose push runs and whose list is free, or the smallest of them."""
+    """Lock the sealed chunk that is to go next: of the push with the fewest in flight the oldest, or the smallest of all.
+
+    Only chunks whose time has come, whose push runs, and whose list no live job imports to.
+    """
     row = await connection.fetchrow(NEXT_SEALED, instance, now, smallest)
     return _chunk(row) if row else None
 

@@ -127,6 +127,21 @@ async def test_the_next_chunk_is_the_oldest_or_the_smallest_to_probe_with(pool: 
     assert (oldest.id, smallest.id) == (1, 2)
 
 
+async def test_pushes_take_turns_whatever_one_of_them_has_waiting(pool: Pool, lease: Lease) -> None:
+    others = with_fields(PUSH, name="others")
+    for key, push in (("a@x", PUSH), ("b@x", PUSH), ("c@x", PUSH), ("d@x", others), ("e@x", others)):
+        await enqueue(pool, key, push=push.name, f=1)
+        await claim(lease, push)
+        await seal_all(lease, push)
+    went = []
+    for batch_id in range(5):
+        chunk = await next_chunk(lease)
+        assert chunk is not None
+        await submit(lease, chunk, batch_id)
+        went.append((chunk.push, chunk.id))
+    assert went == [("contacts", 1), ("others", 4), ("contacts", 2), ("others", 5), ("contacts", 3)]
+
+
 async def test_a_chunk_waits_for_its_time_its_push_and_its_list(pool: Pool, lease: Lease) -> None:
     push = with_fields(PUSH, list_id=5)
     for key in ("a@x", "b@x"):
