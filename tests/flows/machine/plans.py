@@ -71,7 +71,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Submit:
-    """One step; `outcome` is what becomes of its POST, `during` what happens before the answer is read."""
+    """One step; `outcome` is what becomes of its POST, or of the next one, `during` what happens before the answer is read."""
 
     outcome: str = "ok"
     during: tuple["Action", ...] = ()
@@ -175,7 +175,7 @@ def plans() -> st.SearchStrategy[Plan]:
     """Plans of some thirty actions."""
     names = st.sampled_from(sorted(PUSHES))
     changes = st.lists(_new(), min_size=1, max_size=5).map(tuple)
-    outcomes = st.sampled_from(("ok",) * 8 + ("lost", "fails", "dies before", "dies after") * 2 + NEVER_EXECUTED + MAY_BE_EXECUTED)
+    outcomes = st.sampled_from(("ok",) * 8 + ("lost", "fails", "dies before", "dies after") * 3 + NEVER_EXECUTED + MAY_BE_EXECUTED)
     restart = st.builds(Restart, st.sets(names, min_size=1).map(lambda some: tuple(sorted(some))), st.booleans(), st.booleans())
     quick: list[st.SearchStrategy[Action]] = [
         st.builds(Enqueue, changes),

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
@@ -102,7 +103,8 @@ class World:
         """Let all troubles end, and time pass until every change has its end."""
         for slot in list(self._open):
             await self._end(slot, commits=True)
-        self.marketo.script.clear()
+        self.marketo.during = None
+        self.marketo.script = deque(outcome for outcome in self.marketo.script if not outcome.startswith("dies"))
         self.marketo.status_away, self.marketo.results = False, "ok"
         for choice in [pause.choice for pause in await pauses.read(self.pool, INSTANCE)]:
             await self._resume(choice.name)
@@ -171,12 +173,9 @@ class World:
 
             self.marketo.during = during
         if isinstance(action, plans.Submit):
-            self.marketo.script.append(action.outcome)
-        try:
-            await flow.step()
-        finally:
-            self.marketo.script.clear()
-            self.marketo.during = None
+            self.marketo.script.extend([action.outcome] if action.outcome != "ok" else [])
+        # Without a POST now, it is the next one's: rare luck should not be wasted.
+        await flow.step()
 
     def _let_marketo(self, action: plans.Foreign | plans.Weather) -> None:
         match action:
