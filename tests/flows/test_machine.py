@@ -46,6 +46,17 @@ UNTIL_SETTLED = (*UNTIL_SENT, Wait(35), Run(3), Wait(35), Run(3))
 STORIES = {
     "a death after the POST": (Enqueue((ANN,)), Submit("dies after"), *UNTIL_SENT, Submit(), Enqueue((BEN,)), *UNTIL_SETTLED),
     "a lost reply, and a later import": (Submit("lost"), Enqueue((ANN,)), *UNTIL_SENT, Enqueue((BEN, ANN_AGAIN)), *UNTIL_SETTLED),
+    "a lost reply, and a shorter import beside it": (
+        Foreign(2, 5, None),
+        Wait(60),
+        Submit("lost"),
+        Enqueue((ANN,)),
+        *UNTIL_SENT,
+        Enqueue((BEN,)),
+        *UNTIL_SENT,
+        Wait(90),
+        Run(8),
+    ),
     "lost replies of many": (
         Submit("lost"),
         Submit("lost"),
