@@ -201,6 +201,13 @@ class Poll(Section):
     max: Annotated[timedelta, _duration(timedelta(seconds=1), timedelta(minutes=10))] = ABSENT
 
 
+class Mend(Section):
+    spelling: Literal["reject", "mend"] = ABSENT
+    decimals: Literal["reject", "round"] = ABSENT
+    length: Literal["reject", "cut"] = ABSENT
+    astral: Literal["reject", "strip"] = ABSENT
+
+
 class Push(Section):
     lookup_field: Text = ABSENT
     format: Format = ABSENT
@@ -209,6 +216,7 @@ class Push(Section):
     max_body_bytes: Annotated[int, _size(1000, 9_999_999, ": Marketo refuses bodies of 10 MB")] = ABSENT
     flush_after: Annotated[timedelta, _duration(timedelta())] = ABSENT
     unconfirmed_after: Annotated[timedelta, _duration(timedelta(minutes=1))] = ABSENT
+    mend: Mend = Field(default_factory=Mend)
     poll: Poll = Field(default_factory=Poll)
 
 

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from syncd.core.csvfile import render_line
+from syncd.core.merge import ECHO, Mirror
+from syncd.core.preflight import Preflight, Refusal, waiting_for
 from syncd.core.settings import Format
 
 
@@ -21,6 +23,8 @@ class PendingChange:
     """Fields that a later change has set already; they are not set again."""
     place: int | None = None
     """Its place among the changes of its key: a retry has the one of the change that it retries; None: its id."""
+    lacks: str | None = None
+    """The field that it was parked for: describe has been asked for it anew since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,8 @@ class Target:
     format: Format
     max_body_bytes: int
     envelope_bytes: int
+    checks: Preflight | None = None
+    """None: nothing is checked against describe."""
 
     @property
     def max_file_bytes(self) -> int:
@@ -67,6 +73,7 @@ class Packing:
     waiting: list[tuple[int, int]] = field(default_factory=list)  # (change, the chunk it waits for)
     ended: list[tuple[int, str, str]] = field(default_factory=list)  # (change, superseded or rejected, reason)
     parked: list[tuple[int, str]] = field(default_factory=list)  # (change, reason)
+    lacking: list[tuple[int, str, str]] = field(default_factory=list)  # (change, the field that it waits for, reason): parked as well
     left: list[int] = field(default_factory=list)
 
 
@@ -76,6 +83,7 @@ class _Verdict:
 
     state: Literal["superseded", "rejected", "parked"]
     reason: str
+    lacks: str | None = None
 
 
 @dataclass(slots=True)
@@ -88,12 +96,24 @@ class _Row:
     cells: dict[str, str]
 
 
-def pack(changes: Iterable[PendingChange], claimed: Mapping[str, int], open_chunks: Iterable[PackedChunk], target: Target) -> Packing:
-    """Decide where each change goes. `changes` come in any order; `claimed` maps keys to the unsettled chunk that has them."""
+def pack(
+    changes: Iterable[PendingChange],
+    claimed: Mapping[str, int],
+    open_chunks: Iterable[PackedChunk],
+    target: Target,
+    mirror: Mirror | None = None,
+) -> Packing:
+    """Decide where each change goes. `changes` come in any order; `claimed` maps keys to the unsettled chunk that has them.
+
+    `mirror` tells what Marketo has already, of keys of which nothing is under way; None: everything is sent.
+    """
     packing = Packing()
     filling = {chunk.columns: chunk for chunk in open_chunks}
     touched: dict[tuple[str, ...], PackedChunk] = {}
     for row in _coalesce(changes, claimed, target, packing):
+        if mirror is not None and mirror.has(row.key_norm, row.cells):
+            packing.ended.extend((change_id, "noop", ECHO) for change_id in row.change_ids)
+            continue
         _place(row, filling, touched, target, packing)
     packing.chunks.extend(touched.values())
     return packing
@@ -108,6 +128,8 @@ def _coalesce(changes: Iterable[PendingChange], claimed: Mapping[str, int], targ
         cells = _cells(change, target)
         if not isinstance(cells, _Verdict):
             by_key.setdefault(change.key_norm, []).append((change, cells))
+        elif cells.lacks is not None:
+            packing.lacking.append((change.id, cells.lacks, cells.reason))
         elif cells.state == "parked":
             packing.parked.append((change.id, cells.reason))
         else:
@@ -156,8 +178,12 @@ def _cells(change: PendingChange, target: Target) -> dict[str, str] | _Verdict:
         fields = json.loads(change.fields, parse_int=str, parse_float=str)
     except RecursionError:
         return _Verdict("rejected", "its values are nested deeper than any field's")
+    overwritten = change.overwritten
+    if target.checks is not None:
+        fields = _spelled(fields, target.checks)
+        overwritten = frozenset(_spelled(dict.fromkeys(overwritten), target.checks))
     for name, value in fields.items():
-        if name in change.overwritten and name != target.lookup_field:
+        if name in overwritten and name != target.lookup_field:
             continue
         if value is None or value == "":
             return _Verdict("parked", f"it clears {name}: clearing a field needs Sync Leads, which this version does not send")
@@ -168,10 +194,24 @@ def _cells(change: PendingChange, target: Target) -> dict[str, str] | _Verdict:
     if own_key is not None and _trimmed(own_key).lower() != _trimmed(change.key).lower():
         return _Verdict("rejected", f"its {target.lookup_field} differs from its key, by which the lead is looked up")
     if cells:
-        return cells
+        return cells if target.checks is None else _judged(change, cells, target.checks)
     if change.overwritten:
         return _Verdict("superseded", "later changes set its fields again")
     return _Verdict("rejected", "it sets no field")
+
+
+def _spelled(fields: dict[str, Any], checks: Preflight) -> dict[str, Any]:
+    mended = checks.spelled(fields)
+    return {mended.get(name, name): value for name, value in fields.items()} if mended else fields
+
+
+def _judged(change: PendingChange, cells: dict[str, str], checks: Preflight) -> dict[str, str] | _Verdict:
+    judged = checks.judge(_trimmed(change.key), cells, change.lacks)
+    if not isinstance(judged, Refusal):
+        return judged
+    if judged.lacks is None:
+        return _Verdict("rejected", judged.reason)
+    return _Verdict("parked", waiting_for(judged, checks.vanished), judged.lacks)
 
 
 def _place(

@@ -140,6 +140,16 @@ class Poll:
 
 
 @dataclass(frozen=True, slots=True)
+class Mend:
+    """What is done with a value that Marketo would refuse or cut: it is rejected, or changed so that it fits."""
+
+    spelling: Literal["reject", "mend"] = "reject"  # of names that differ from describe's only in case
+    decimals: Literal["reject", "round"] = "reject"  # in whole-number fields
+    length: Literal["reject", "cut"] = "reject"
+    astral: Literal["reject", "strip"] = "reject"  # characters outside the Basic Multilingual Plane
+
+
+@dataclass(frozen=True, slots=True)
 class Push:
     name: str
     lookup_field: str = "email"
@@ -149,6 +159,7 @@ class Push:
     max_body_bytes: int = 9_900_000
     flush_after: timedelta = timedelta(minutes=5)
     unconfirmed_after: timedelta = timedelta(hours=6)
+    mend: Mend = Mend()
     poll: Poll = Poll()
 
 

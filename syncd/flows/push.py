@@ -19,6 +19,7 @@ from syncd.core.settings import Limits, Push
 from syncd.core.slots import wanted_in_flight
 from syncd.core.states import IN_QUEUE
 from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, Outcome, Worked, describe_error, shielded
+from syncd.flows.preflight import Checks
 from syncd.marketo.imports import Imports, Submitted, envelope_bytes
 from syncd.ops.metrics import Metrics
 from syncd.store import chunks, imports, outbox, pushes
@@ -42,9 +43,19 @@ class Packer:
 
     name = "pack"
 
-    def __init__(self, instance: str, settings: Sequence[Push], limits: Limits, lease: Lease, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        instance: str,
+        settings: Sequence[Push],
+        limits: Limits,
+        lease: Lease,
+        clock: Clock,
+        metrics: Metrics,
+        checks: Checks | None = None,
+    ) -> None:
         self.instance = instance
         self._pushes = settings
+        self._checks = checks
         self._lease = lease
         self._clock = clock
         self._metrics = metrics
@@ -55,6 +66,10 @@ class Packer:
         """One claim of each push that has room ahead."""
         running = await pushes.running(self._lease.pool, self.instance)
         worked = 0
+        if running and self._checks is not None:
+            held = await self._checks.take_up()
+            if held is not None:
+                return held
         for push in self._pushes:
             if push.name in running:
                 worked += await self._pack(push)
@@ -76,15 +91,21 @@ class Packer:
         return worked
 
     async def _claim(self, push: Push, now: datetime) -> int:
-        target = Target(push.lookup_field, push.format, push.max_body_bytes, envelope_bytes(push.format))
+        checks = self._checks
+        against = checks.of(push) if checks is not None else None
+        target = Target(push.lookup_field, push.format, push.max_body_bytes, envelope_bytes(push.format), against)
+        kin = [other.name for other in self._pushes if other.lookup_field == push.lookup_field]
         async with self._lease.transaction() as connection:
-            seen = await outbox.claimable(connection, self.instance, push, CLAIM)
+            seen = await outbox.claimable(connection, self.instance, push, CLAIM, kin)
             if not seen.changes:
                 return 0
-            packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, seen.open_chunks, target)
+            mirror = await checks.mirror(connection, push, seen) if checks is not None else None
+            packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, seen.open_chunks, target, mirror)
             for chunk_id in await outbox.claim(connection, self.instance, push, packing, now):
                 await chunks.seal(connection, chunk_id, now)
         self._metrics.claimed(self.instance, push.name, packing)
+        if checks is not None:
+            checks.note(packing)
         return len(seen.changes) - len(packing.left)
 
 

@@ -11,6 +11,7 @@ import asyncpg
 
 from syncd.core.pack import PackedChunk, Packing, PendingChange
 from syncd.core.settings import Push
+from syncd.store import parked
 from syncd.store.leases import Connection
 
 CLAIM_BYTES = 16 * 1024 * 1024
@@ -18,7 +19,7 @@ CLAIM_BYTES = 16 * 1024 * 1024
 PIECE = 250  # rows
 
 CLAIMABLE = """
-SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of FROM syncd.outbox
+SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
  WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NULL
  ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
 """
@@ -36,7 +37,7 @@ ON CONFLICT (instance) DO UPDATE SET claimed_up_to = greatest(m.claimed_up_to, e
 MARK = "SELECT claimed_up_to FROM syncd.claim_mark WHERE instance = $1"
 # A retry has the place of the change that it retries: what came after that one is later than the retry, although its id is lower.
 # A change of yesterday's clock may settle before it was created; a day's grace keeps partition pruning and forgives that.
-# The same text as a key of another lookup field is another lead.
+# The same text as a key of another lookup field is another lead. What Marketo had already counts as set: that is why it was not sent.
 # The aggregate keeps it one walk of the key's index for each late row, whatever is known of the tables: as a plain join it was
 # planned from the side of the whole history.
 OVERWRITTEN = """
@@ -45,11 +46,12 @@ SELECT late.id, later.names
  CROSS JOIN LATERAL (
        SELECT array_agg(DISTINCT f.name) AS names
          FROM syncd.change_history h
-         JOIN syncd.import_job j ON j.id = h.import_job_id
-         JOIN syncd.chunk c ON c.id = j.chunk_id AND c.lookup_field = $5
+         LEFT JOIN syncd.import_job j ON j.id = h.import_job_id
+         LEFT JOIN syncd.chunk c ON c.id = j.chunk_id
         CROSS JOIN LATERAL jsonb_object_keys(h.fields) AS f (name)
         WHERE h.instance = $1 AND h.key_norm = late.key_norm AND h.id > late.place AND coalesce(h.retry_of, h.id) > late.place
-          AND h.state IN ('applied', 'warned', 'unverified') AND h.settled_at >= late.created_at - interval '1 day') later
+          AND (h.state IN ('applied', 'warned', 'unverified') AND c.lookup_field = $5 OR h.state = 'noop' AND h.push = ANY ($7::text[]))
+          AND h.settled_at >= late.created_at - interval '1 day') later
  WHERE later.names IS NOT NULL
 """
 OPEN_CHUNKS = """
@@ -98,8 +100,11 @@ class Claimable:
     open_chunks: Sequence[PackedChunk]
 
 
-async def claimable(connection: Connection, instance: str, push: Push, limit: int) -> Claimable:
-    """Lock the oldest `limit` claimable changes of a push, and read what packing them needs to know."""
+async def claimable(connection: Connection, instance: str, push: Push, limit: int, kin: Sequence[str] = ()) -> Claimable:
+    """Lock the oldest `limit` claimable changes of a push, and read what packing them needs to know.
+
+    `kin` are other pushes whose keys are of the same lookup field.
+    """
     rows = await _lock_oldest(connection, instance, push.name, limit)
     if not rows:
         return Claimable((), {}, ())
@@ -117,11 +122,18 @@ async def claimable(connection: Connection, instance: str, push: Push, limit: in
             [row["created_at"] for row in late],
             push.lookup_field,
             [row["retry_of"] or row["id"] for row in late],
+            [push.name, *kin],
         )
         overwritten = {row["id"]: frozenset(row["names"]) for row in found}
     changes = [
         PendingChange(
-            row["id"], row["key"], row["key_norm"], row["fields"], overwritten.get(row["id"], frozenset()), row["retry_of"] or row["id"]
+            row["id"],
+            row["key"],
+            row["key_norm"],
+            row["fields"],
+            overwritten.get(row["id"], frozenset()),
+            row["retry_of"] or row["id"],
+            row["lacks"],
         )
         for row in rows
     ]
@@ -171,6 +183,8 @@ async def claim(connection: Connection, instance: str, push: Push, packing: Pack
         await connection.execute(WAIT, [change for change, _ in packing.waiting], [chunk for _, chunk in packing.waiting])
     if packing.parked:
         await connection.execute(PARK, [change for change, _ in packing.parked], [reason for _, reason in packing.parked])
+    if packing.lacking:
+        await parked.park(connection, packing.lacking)
     if packing.ended:
         await ensure_partition(connection, now.date())
         ids, states, reasons = (list(column) for column in zip(*packing.ended, strict=True))
