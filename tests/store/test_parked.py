@@ -1,8 +1,8 @@
 """Changes wait for a field, and go when they are let; what was not sent because Marketo had it counts as set."""
 
-from syncd.store import parked
+from syncd.store import outbox, parked
 from syncd.store.leases import Lease, Pool
-from tests.store.outgoing import NOW, PUSH, claim_in, enqueue, outbox, reasons, states, table
+from tests.store.outgoing import NOW, PUSH, claim_in, enqueue, reasons, states, table
 
 
 async def test_they_wait_for_their_field_and_for_no_other(lease: Lease, pool: Pool) -> None:
