@@ -29,6 +29,7 @@ from syncd.flows.fetch import Fetcher
 from syncd.flows.keep import Keeper
 from syncd.flows.loop import Flow
 from syncd.flows.plan import register
+from syncd.flows.preflight import Checks
 from syncd.flows.pull import streams_of
 from syncd.flows.push import Packer, Submitter
 from syncd.flows.resting import Resting
@@ -207,26 +208,28 @@ class Daemon:
 
     def _build(self, instance: Instance, lease: Lease, wire: Wire) -> Sequence[Flow]:
         name, limits, clock, metrics, jitter = instance.name, instance.limits, self._clock, self.metrics, self._jitter
+        rest = wire.rest
+        dictionaries = Dictionaries(instance, (lambda: describe(rest)) if rest else None, lease, clock, metrics)
+        checks = Checks(instance, dictionaries, lease, clock, metrics)
         flows: list[Flow] = [Sweep(instance, lease, clock), Keeper(instance, lease, clock), Answer(instance, wire, lease, clock)]
-        flows += self._inbound(instance, lease, wire)
+        flows += self._inbound(instance, lease, wire, dictionaries)
         if wire.rest is not None:
             flows.append(Resting(Usage(name, limits, wire.rest, wire.limiter, lease, clock, metrics), "both", lease, clock))
         if wire.imports is not None:
             flows.append(Settler(name, instance.pushes, limits, wire.imports, lease, clock, metrics, jitter))
             if instance.pushes:
                 flows += [
-                    Packer(name, instance.pushes, limits, lease, clock, metrics),
+                    Packer(name, instance.pushes, limits, lease, clock, metrics, checks),
                     Submitter(name, instance.pushes, limits, wire.imports, lease, clock, metrics, jitter),
                 ]
         if wire.sync is not None and instance.pushes:
-            flows.append(Syncer(name, instance.pushes, wire.sync, lease, clock, metrics, jitter))
+            flows.append(Syncer(name, instance.pushes, wire.sync, lease, clock, metrics, jitter, checks))
         return flows
 
-    def _inbound(self, instance: Instance, lease: Lease, wire: Wire) -> Sequence[Flow]:
+    def _inbound(self, instance: Instance, lease: Lease, wire: Wire, dictionaries: Dictionaries) -> Sequence[Flow]:
         if not instance.pulls:
             return []
-        clock, metrics, jitter, rest = self._clock, self.metrics, self._jitter, wire.rest
-        dictionaries = Dictionaries(instance, (lambda: describe(rest)) if rest else None, lease, clock, metrics)
+        clock, metrics, jitter = self._clock, self.metrics, self._jitter
         flows: list[Flow] = [Resting(dictionaries, "both", lease, clock)]
         for pull in instance.pulls:
             if pull.source == "soap" and wire.soap is not None:

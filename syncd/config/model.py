@@ -201,6 +201,13 @@ class Poll(Section):
     max: Annotated[timedelta, _duration(timedelta(seconds=1), timedelta(minutes=10))] = ABSENT
 
 
+class Mend(Section):
+    spelling: Literal["reject", "mend"] = ABSENT
+    decimals: Literal["reject", "round"] = ABSENT
+    length: Literal["reject", "cut"] = ABSENT
+    astral: Literal["reject", "strip"] = ABSENT
+
+
 class Push(Section):
     lookup_field: Text = ABSENT
     format: Format = ABSENT
@@ -210,6 +217,7 @@ class Push(Section):
     flush_after: Annotated[timedelta, _duration(timedelta())] = ABSENT
     unconfirmed_after: Annotated[timedelta, _duration(timedelta(minutes=1))] = ABSENT
     clear_with: ClearWith = ABSENT
+    mend: Mend = Field(default_factory=Mend)
     poll: Poll = Field(default_factory=Poll)
 
 

@@ -3,10 +3,12 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from syncd.core.batching import COMPANY_FIELDS, MOST_BYTES, MOST_RECORDS, Number, Truth, record_of
 from syncd.core.csvfile import render_line
+from syncd.core.merge import ECHO, Mirror
+from syncd.core.preflight import Preflight, Refusal, waiting_for
 from syncd.core.settings import ClearWith, Format
 
 _EXACT = json.JSONDecoder(parse_int=Number, parse_float=Number)  # no number loses a digit
@@ -27,6 +29,8 @@ class PendingChange:
     """Fields that a later change has set already; they are not set again."""
     place: int | None = None
     """Its place among the changes of its key: a retry has the one of the change that it retries; None: its id."""
+    lacks: str | None = None
+    """The field that it was parked for: describe has been asked for it anew since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class Target:
     by_sync: bool = False
     ids: Mapping[str, int] = field(default_factory=dict)
     """Keys → the leads that records are to name by their ids instead."""
+    checks: Preflight | None = None
+    """None: nothing is checked against describe."""
 
     @property
     def max_file_bytes(self) -> int:
@@ -93,6 +99,7 @@ class Packing:
     waiting: list[tuple[int, int]] = field(default_factory=list)  # (change, the chunk it waits for)
     ended: list[tuple[int, str, str]] = field(default_factory=list)  # (change, superseded or rejected, reason)
     parked: list[tuple[int, str]] = field(default_factory=list)  # (change, reason)
+    lacking: list[tuple[int, str, str]] = field(default_factory=list)  # (change, the field that it waits for, reason): parked as well
     left: list[int] = field(default_factory=list)
 
 
@@ -102,6 +109,7 @@ class _Verdict:
 
     state: Literal["superseded", "rejected", "parked"]
     reason: str
+    lacks: str | None = None
 
 
 @dataclass(slots=True)
@@ -120,14 +128,20 @@ def pack(
     open_chunks: Iterable[PackedChunk],
     target: Target,
     open_batch: PackedBatch | None = None,
+    mirror: Mirror | None = None,
 ) -> Packing:
-    """Decide where each change goes. `changes` come in any order; `claimed` maps keys to the unsettled chunk or batch that has them."""
+    """Decide where each change goes. `changes` come in any order; `claimed` maps keys to the unsettled chunk or batch that has them.
+
+    `mirror` tells what Marketo has already, of keys of which nothing is under way; None: everything is sent.
+    """
     packing = Packing()
     filling = {chunk.columns: chunk for chunk in open_chunks}
     touched: dict[tuple[str, ...], PackedChunk] = {}
     batch = open_batch
     for row in _coalesce(changes, claimed, target, packing):
-        if target.by_sync or None in row.cells.values():
+        if mirror is not None and mirror.has(row.key_norm, row.cells):
+            packing.ended.extend((change_id, "noop", ECHO) for change_id in row.change_ids)
+        elif target.by_sync or None in row.cells.values():
             batch = _into_batch(row, batch, target, packing)
         else:
             _place(row, filling, touched, target, packing)
@@ -144,6 +158,8 @@ def _coalesce(changes: Iterable[PendingChange], claimed: Mapping[str, int], targ
         cells = _cells(change, target)
         if not isinstance(cells, _Verdict):
             by_key.setdefault(change.key_norm, []).append((change, cells))
+        elif cells.lacks is not None:
+            packing.lacking.append((change.id, cells.lacks, cells.reason))
         elif cells.state == "parked":
             packing.parked.append((change.id, cells.reason))
         else:
@@ -208,8 +224,12 @@ def _cells(change: PendingChange, target: Target) -> Cells | _Verdict:
         fields = _EXACT.decode(change.fields)
     except RecursionError:
         return _Verdict("rejected", "its values are nested deeper than any field's")
+    overwritten = change.overwritten
+    if target.checks is not None:
+        fields = _spelled(fields, target.checks)
+        overwritten = frozenset(_spelled(dict.fromkeys(overwritten), target.checks))
     for name, value in fields.items():
-        if name in change.overwritten and name != target.lookup_field:
+        if name in overwritten and name != target.lookup_field:
             continue
         if isinstance(value, dict | list):
             return _Verdict("rejected", f"the value of {name} is no text, number or boolean")
@@ -223,10 +243,24 @@ def _cells(change: PendingChange, target: Target) -> Cells | _Verdict:
     if None in cells.values() and (reason := _not_to_be_cleared(cells, target)) is not None:
         return _Verdict("parked", reason)
     if cells:
-        return cells
+        return cells if target.checks is None else _judged(change, cells, target.checks)
     if change.overwritten:
         return _Verdict("superseded", "later changes set its fields again")
     return _Verdict("rejected", "it sets no field")
+
+
+def _spelled(fields: dict[str, Any], checks: Preflight) -> dict[str, Any]:
+    mended = checks.spelled(fields)
+    return {mended.get(name, name): value for name, value in fields.items()} if mended else fields
+
+
+def _judged(change: PendingChange, cells: Cells, checks: Preflight) -> Cells | _Verdict:
+    judged = checks.judge(_trimmed(change.key), cells, change.lacks)
+    if not isinstance(judged, Refusal):
+        return judged
+    if judged.lacks is None:
+        return _Verdict("rejected", judged.reason)
+    return _Verdict("parked", waiting_for(judged, checks.vanished), judged.lacks)
 
 
 _CLEARS: Mapping[ClearWith, str | None] = {"sync": None, "blank": "", "NULL": "NULL"}

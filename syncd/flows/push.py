@@ -21,12 +21,14 @@ from syncd.core.settings import Limits, Push
 from syncd.core.slots import Room, wanted_in_flight
 from syncd.core.states import IN_QUEUE
 from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, Outcome, Worked, describe_error, shielded
+from syncd.flows.preflight import Checks
 from syncd.marketo.imports import Imports, Submitted, envelope_bytes
 from syncd.ops.metrics import Metrics
 from syncd.store import chunks, imports, outbox, pushes
 from syncd.store.chunks import Chunk, OpenChunk
 from syncd.store.imports import Job
 from syncd.store.leases import Lease
+from syncd.store.outbox import kin_of
 
 log = structlog.get_logger()
 
@@ -42,9 +44,19 @@ class Packer:
 
     name = "pack"
 
-    def __init__(self, instance: str, settings: Sequence[Push], limits: Limits, lease: Lease, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        instance: str,
+        settings: Sequence[Push],
+        limits: Limits,
+        lease: Lease,
+        clock: Clock,
+        metrics: Metrics,
+        checks: Checks | None = None,
+    ) -> None:
         self.instance = instance
         self._pushes = settings
+        self._checks = checks
         self._lease = lease
         self._clock = clock
         self._metrics = metrics
@@ -55,6 +67,10 @@ class Packer:
         """One claim of each push that has room ahead."""
         running = await pushes.running(self._lease.pool, self.instance)
         worked = 0
+        if running and self._checks is not None:
+            held = await self._checks.take_up()
+            if held is not None:
+                return held
         for push in self._pushes:
             if push.name in running:
                 worked += await self._pack(push)
@@ -86,29 +102,35 @@ class Packer:
                     rare.append(chunk.id)
                     rows += chunk.row_count
             if rare:
-                seen = await outbox.these(connection, self.instance, push, await chunks.take_out(connection, rare, now))
-                packing = await asyncio.to_thread(
-                    pack, seen.changes, seen.claimed, (), replace(_target(push), by_sync=True), seen.open_batch
-                )
+                out = await chunks.take_out(connection, rare, now)
+                seen = await outbox.these(connection, self.instance, push, out, kin_of(push, self._pushes))
+                target = replace(_target(push, self._checks), by_sync=True)
+                packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, (), target, seen.open_batch)
                 await outbox.claim(connection, self.instance, push, packing, now)
                 worked += rows
         return worked
 
     async def _claim(self, push: Push, now: datetime) -> int:
-        target = _target(push)
+        checks = self._checks
+        target = _target(push, checks)
         async with self._lease.transaction() as connection:
-            seen = await outbox.claimable(connection, self.instance, push, CLAIM)
+            seen = await outbox.claimable(connection, self.instance, push, CLAIM, kin_of(push, self._pushes))
             if not seen.changes:
                 return 0
-            packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, seen.open_chunks, target, seen.open_batch)
+            mirror = await checks.mirror(connection, push, seen) if checks is not None else None
+            packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, seen.open_chunks, target, seen.open_batch, mirror)
             for chunk_id in await outbox.claim(connection, self.instance, push, packing, now):
                 await chunks.seal(connection, chunk_id, now)
         self._metrics.claimed(self.instance, push.name, packing)
+        if checks is not None:
+            checks.note(packing)
         return len(seen.changes) - len(packing.left)
 
 
-def _target(push: Push) -> Target:
-    return Target(push.lookup_field, push.format, push.max_body_bytes, envelope_bytes(push.format), push.clear_with, push.list_id)
+def _target(push: Push, checks: Checks | None) -> Target:
+    against = checks.of(push) if checks is not None else None
+    size, around = push.max_body_bytes, envelope_bytes(push.format)
+    return Target(push.lookup_field, push.format, size, around, push.clear_with, push.list_id, checks=against)
 
 
 def _may_go_by_sync(push: Push, chunk: OpenChunk) -> bool:

@@ -17,12 +17,14 @@ from syncd.core.pack import Target, pack
 from syncd.core.retry import SLOW_RETRY, backoff, decide
 from syncd.core.settings import Push
 from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, Outcome, Worked, describe_error, shielded
+from syncd.flows.preflight import Checks
 from syncd.marketo.errors import REST_NATURES
 from syncd.marketo.sync import SyncAnswer, Synced, SyncLeads
 from syncd.ops.metrics import Metrics
 from syncd.store import batches, outbox, pushes
 from syncd.store.batches import Batch, Verdict
 from syncd.store.leases import Lease
+from syncd.store.outbox import kin_of
 
 log = structlog.get_logger()
 
@@ -51,9 +53,11 @@ class Syncer:
         clock: Clock,
         metrics: Metrics,
         jitter: random.Random,
+        checks: Checks | None = None,
     ) -> None:
         self.instance = instance
         self._pushes = {push.name: push for push in settings}
+        self._checks = checks
         self._api = api
         self._lease = lease
         self._clock = clock
@@ -70,6 +74,8 @@ class Syncer:
             return await self._write(self._unwritten)
         now = self._clock.now()
         running = await pushes.running(self._lease.pool, self.instance)
+        if running and self._checks is not None and (held := await self._checks.take_up()) is not None:
+            return held
         for name in sorted(running & self._pushes.keys()):
             await self._gather_urgent(self._pushes[name], now)
         live = await batches.live(self._lease.pool, self.instance)
@@ -88,12 +94,14 @@ class Syncer:
                 self._log.warning("batch_not_written", error=describe_error(error))
 
     async def _gather_urgent(self, push: Push, now: datetime) -> None:
-        target = Target(push.lookup_field, push.format, push.max_body_bytes, 0, push.clear_with, push.list_id, by_sync=True)
+        checks, kin = self._checks, kin_of(push, self._pushes.values())
+        against = checks.of(push) if checks is not None else None
+        target = Target(push.lookup_field, push.format, push.max_body_bytes, 0, push.clear_with, push.list_id, True, checks=against)
         async with self._lease.transaction() as connection:
-            seen = await outbox.urgent(connection, self.instance, push, MOST_RECORDS, now)
+            seen = await outbox.urgent(connection, self.instance, push, MOST_RECORDS, now, kin)
             if not seen.changes:
                 return
-            passing = await outbox.passable(connection, self.instance, push, seen)
+            passing = await outbox.passable(connection, self.instance, push, seen, kin)
             ahead = pack(passing.changes, {}, (), replace(target, ids=passing.ids))
             rest = [change for change in seen.changes if change.key_norm not in passing.ids]
             packing = await asyncio.to_thread(pack, rest, seen.claimed, (), target)
@@ -101,6 +109,8 @@ class Syncer:
             await outbox.claim(connection, self.instance, push, ahead, now, urgent=True, passed=passing.chunks)
         for each in (packing, ahead):
             self._metrics.claimed(self.instance, push.name, each)
+            if checks is not None:
+                checks.note(each)
 
     async def _clean_up(self, live: Sequence[Batch], now: datetime) -> None:
         for batch in live:

@@ -156,6 +156,7 @@ TAKEN_OUT = """
 UPDATE syncd.outbox SET state = 'pending', chunk_id = NULL, ordinal = NULL WHERE chunk_id = ANY ($1::bigint[]) AND state = 'in_chunk'
 RETURNING id
 """
+WITH_COLUMNS = "SELECT id FROM syncd.chunk WHERE instance = $1 AND state IN ('open', 'sealed') AND columns && $2::text[] ORDER BY id"
 FOREIGN_TO_CONFIG = "SELECT id FROM syncd.chunk WHERE instance = $1 AND state IN ('open', 'sealed') AND push <> ALL ($2::text[])"
 
 
@@ -290,6 +291,11 @@ async def let_go(connection: Connection, chunk_id: int) -> None:
 async def of_removed_pushes(connection: Connection, instance: str, pushes: Sequence[str]) -> list[int]:
     """Open and sealed chunks of pushes that the configuration no longer names."""
     return [row["id"] for row in await connection.fetch(FOREIGN_TO_CONFIG, instance, list(pushes))]
+
+
+async def with_columns(connection: Connection, instance: str, names: Sequence[str]) -> list[int]:
+    """Open and sealed chunks that have one of these columns."""
+    return [row["id"] for row in await connection.fetch(WITH_COLUMNS, instance, list(names))]
 
 
 def _chunk(row: asyncpg.Record) -> Chunk:

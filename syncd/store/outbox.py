@@ -3,7 +3,7 @@
 A claim takes the oldest claimable rows by a partial index that holds nothing else: no scan, no big UPDATE, whatever waits behind.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +11,7 @@ import asyncpg
 
 from syncd.core.pack import PackedBatch, PackedChunk, Packing, PendingChange
 from syncd.core.settings import Push
-from syncd.store import batches, chunks
+from syncd.store import batches, chunks, parked
 from syncd.store.history import ensure_partition
 from syncd.store.leases import Connection
 
@@ -20,18 +20,18 @@ CLAIM_BYTES = 16 * 1024 * 1024
 PIECE = 250  # rows
 
 CLAIMABLE = """
-SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of FROM syncd.outbox
+SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
  WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NULL AND priority = 'normal'
  ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
 """
 URGENT = """
-SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of FROM syncd.outbox
+SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
  WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NULL AND priority = 'urgent'
  ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
 """
 # Urgent changes take with them what waits of their keys, so that it need not be sent apart.
 SAME_KEYS = """
-SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of FROM syncd.outbox
+SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
  WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NULL AND key_norm = ANY ($3::text[]) AND id <> ALL ($4::bigint[])
  ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
 """
@@ -46,12 +46,12 @@ SELECT k.key_norm, k.chunk_id, l.lead_id
  WHERE k.instance = $1 AND k.lookup_field = 'email' AND k.key_norm = ANY ($2::text[])
 """
 WAITING_TOO = """
-SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of FROM syncd.outbox
+SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
  WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NOT NULL AND key_norm = ANY ($3::text[])
  ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
 """
 THESE = """
-SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of FROM syncd.outbox
+SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
  WHERE id = ANY ($1::bigint[]) AND state = 'pending' ORDER BY id FOR UPDATE SKIP LOCKED
 """
 # FOR SHARE: a settling transaction that is about to delete the claim either has done so before we look, or waits until the rows
@@ -68,7 +68,7 @@ ON CONFLICT (instance) DO UPDATE SET claimed_up_to = greatest(m.claimed_up_to, e
 MARK = "SELECT claimed_up_to FROM syncd.claim_mark WHERE instance = $1"
 # A retry has the place of the change that it retries: what came after that one is later than the retry, although its id is lower.
 # A change of yesterday's clock may settle before it was created; a day's grace keeps partition pruning and forgives that.
-# The same text as a key of another lookup field is another lead.
+# The same text as a key of another lookup field is another lead. What Marketo had already counts as set: that is why it was not sent.
 # The aggregate keeps it one walk of the key's index for each late row, whatever is known of the tables: as a plain join it was
 # planned from the side of the whole history.
 OVERWRITTEN = """
@@ -82,8 +82,9 @@ SELECT late.id, later.names
          LEFT JOIN syncd.sync_batch b ON b.id = h.sync_batch_id
         CROSS JOIN LATERAL unnest(coalesce(h.erased, ARRAY(SELECT jsonb_object_keys(h.fields)))) AS f (name)
         WHERE h.instance = $1 AND h.key_norm = late.key_norm AND h.id > late.place AND coalesce(h.retry_of, h.id) > late.place
-          AND coalesce(c.lookup_field, b.lookup_field) = $5
-          AND h.state IN ('applied', 'warned', 'unverified') AND h.settled_at >= late.created_at - interval '1 day') later
+          AND (h.state IN ('applied', 'warned', 'unverified') AND coalesce(c.lookup_field, b.lookup_field) = $5
+               OR h.state = 'noop' AND h.push = ANY ($7::text[]))
+          AND h.settled_at >= late.created_at - interval '1 day') later
  WHERE later.names IS NOT NULL
 """
 OPEN_CHUNKS = """
@@ -141,18 +142,26 @@ class Passable:
     chunks: Mapping[str, int]
 
 
-async def claimable(connection: Connection, instance: str, push: Push, limit: int) -> Claimable:
-    """Lock the oldest `limit` claimable changes of a push, and read what packing them needs to know."""
+def kin_of(push: Push, pushes: Iterable[Push]) -> list[str]:
+    """The pushes whose keys are of the same lookup field."""
+    return [other.name for other in pushes if other.lookup_field == push.lookup_field]
+
+
+async def claimable(connection: Connection, instance: str, push: Push, limit: int, kin: Sequence[str] = ()) -> Claimable:
+    """Lock the oldest `limit` claimable changes of a push, and read what packing them needs to know.
+
+    `kin` are other pushes whose keys are of the same lookup field.
+    """
     rows = await _lock_oldest(connection, instance, push.name, limit)
     if not rows:
         return Claimable((), {})
-    seen = await _seen(connection, instance, push, rows)
+    seen = await _seen(connection, instance, push, rows, kin)
     open_chunks = await connection.fetch(OPEN_CHUNKS, instance, push.name, push.lookup_field, push.format, push.list_id, push.partition)
     open_batch = await batches.open_one(connection, instance, push)
     return Claimable(seen.changes, seen.claimed, [_open_chunk(row) for row in open_chunks], open_batch)
 
 
-async def urgent(connection: Connection, instance: str, push: Push, limit: int, now: datetime) -> Claimable:
+async def urgent(connection: Connection, instance: str, push: Push, limit: int, now: datetime, kin: Sequence[str] = ()) -> Claimable:
     """Like `claimable`, for the oldest urgent changes, and with them all that waits of their keys, in open chunks too."""
     rows = await connection.fetch(URGENT, instance, push.name, limit)
     if not rows:
@@ -160,30 +169,30 @@ async def urgent(connection: Connection, instance: str, push: Push, limit: int, 
     keys = list({row["key_norm"] for row in rows})
     await chunks.withdraw(connection, instance, push.lookup_field, keys, now)
     others = await connection.fetch(SAME_KEYS, instance, push.name, keys, [row["id"] for row in rows])
-    return await _seen(connection, instance, push, [*rows, *others])
+    return await _seen(connection, instance, push, [*rows, *others], kin)
 
 
-async def passable(connection: Connection, instance: str, push: Push, seen: Claimable) -> Passable:
+async def passable(connection: Connection, instance: str, push: Push, seen: Claimable, kin: Sequence[str] = ()) -> Passable:
     """Of what `urgent` has seen, what may pass the chunk that has its key, with all that waits for that chunk of the same key."""
     if not seen.claimed or push.lookup_field != "email":
         return Passable((), {}, {})
     found = await connection.fetch(PASSABLE, instance, list(seen.claimed))
     chunk_of, ids = {row["key_norm"]: row["chunk_id"] for row in found}, {row["key_norm"]: row["lead_id"] for row in found}
     waiting = await connection.fetch(WAITING_TOO, instance, push.name, list(ids)) if ids else []
-    with_them = await _seen(connection, instance, push, waiting) if waiting else Claimable((), {})
+    with_them = await _seen(connection, instance, push, waiting, kin) if waiting else Claimable((), {})
     return Passable([*(change for change in seen.changes if change.key_norm in ids), *with_them.changes], ids, chunk_of)
 
 
-async def these(connection: Connection, instance: str, push: Push, ids: Sequence[int]) -> Claimable:
+async def these(connection: Connection, instance: str, push: Push, ids: Sequence[int], kin: Sequence[str] = ()) -> Claimable:
     """Like `claimable`, for some changes that are pending; they go into sync batches."""
     rows = await connection.fetch(THESE, list(ids))
     if not rows:
         return Claimable((), {})
-    seen = await _seen(connection, instance, push, rows)
+    seen = await _seen(connection, instance, push, rows, kin)
     return Claimable(seen.changes, seen.claimed, (), await batches.open_one(connection, instance, push))
 
 
-async def _seen(connection: Connection, instance: str, push: Push, rows: Sequence[asyncpg.Record]) -> Claimable:
+async def _seen(connection: Connection, instance: str, push: Push, rows: Sequence[asyncpg.Record], kin: Sequence[str]) -> Claimable:
     keys = list({row["key_norm"] for row in rows})
     claimed = {row["key_norm"]: row["chunk_id"] for row in await connection.fetch(CLAIMED_KEYS, instance, push.lookup_field, keys)}
     mark = await connection.fetchval(MARK, instance) or 0
@@ -198,11 +207,18 @@ async def _seen(connection: Connection, instance: str, push: Push, rows: Sequenc
             [row["created_at"] for row in late],
             push.lookup_field,
             [row["retry_of"] or row["id"] for row in late],
+            [push.name, *kin],
         )
         overwritten = {row["id"]: frozenset(row["names"]) for row in found}
     changes = [
         PendingChange(
-            row["id"], row["key"], row["key_norm"], row["fields"], overwritten.get(row["id"], frozenset()), row["retry_of"] or row["id"]
+            row["id"],
+            row["key"],
+            row["key_norm"],
+            row["fields"],
+            overwritten.get(row["id"], frozenset()),
+            row["retry_of"] or row["id"],
+            row["lacks"],
         )
         for row in rows
     ]
@@ -260,6 +276,8 @@ async def claim(
         await connection.execute(WAIT, [change for change, _ in packing.waiting], [chunk for _, chunk in packing.waiting])
     if packing.parked:
         await connection.execute(PARK, [change for change, _ in packing.parked], [reason for _, reason in packing.parked])
+    if packing.lacking:
+        await parked.park(connection, packing.lacking)
     if packing.ended:
         await ensure_partition(connection, now.date())
         ids, states, reasons = (list(column) for column in zip(*packing.ended, strict=True))
