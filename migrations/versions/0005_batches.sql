@@ -13,8 +13,6 @@ CREATE INDEX outbox_passed ON syncd.outbox (passed) WHERE passed IS NOT NULL;
 DROP INDEX syncd.outbox_claimable;
 CREATE INDEX outbox_claimable ON syncd.outbox (instance, push, id) WHERE state = 'pending' AND waits_for IS NULL AND priority = 'normal';
 CREATE INDEX outbox_urgent    ON syncd.outbox (instance, push, id) WHERE state = 'pending' AND waits_for IS NULL AND priority = 'urgent';
--- what an urgent change takes with it
-CREATE INDEX outbox_same_key  ON syncd.outbox (instance, key_norm) WHERE state = 'pending';
 CREATE INDEX outbox_in_batch  ON syncd.outbox (sync_batch_id, ordinal) WHERE sync_batch_id IS NOT NULL;
 
 CREATE TABLE syncd.sync_batch (

@@ -21,7 +21,8 @@ def change(number: int, **fields: object) -> tuple[str, str]:
 
 
 async def imports_of(home: House) -> int:
-    count: int = await home.pool.fetchval("SELECT count(*) FROM syncd.import_job")
+    """Files and calls of Sync Leads that were sent."""
+    count: int = await home.pool.fetchval("SELECT (SELECT count(*) FROM syncd.import_job) + (SELECT count(*) FROM syncd.sync_batch)")
     return count
 
 
@@ -133,7 +134,7 @@ async def test_a_sealed_chunk_dissolves_as_well(house: Build) -> None:
     home = await house(pushes=[NOW], checked=True)
     for _ in range(10):
         home.simulator.add_foreign_job(100_000)
-    await home.enqueue(change(1, title="Countess"))
+    await home.enqueue(change(1, title="Countess", company="C"))
     await home.run(60, home.a_chunk_is_sealed)
     home.simulator.remove_field("title")
     later(home)

@@ -94,13 +94,13 @@ async def test_a_full_chunk_is_sealed_in_the_claim(pool: Pool, lease: Lease) -> 
 
 async def test_superseded_and_rejected_changes_end_in_the_history_and_clearings_are_parked(pool: Pool, lease: Lease) -> None:
     first, second = await enqueue(pool, "a@x", f=1), await enqueue(pool, "A@x", f=2)
-    wrong, clearing = await enqueue(pool, "b@x", f=[1]), await enqueue(pool, "c@x", f=None)
+    wrong, clearing = await enqueue(pool, "b@x", f=[1]), await enqueue(pool, "c@x", company=None)
     await claim(lease)
     assert await states(pool) == {first: "superseded", second: "in_chunk", wrong: "rejected", clearing: "parked"}
     why = await reasons(pool)
     assert (why[first], why[second]) == (f"change {second} set its fields again", None)
     assert "no text, number or boolean" in str(why[wrong])
-    assert "clears f" in str(why[clearing])
+    assert "clears company" in str(why[clearing])
     assert await pool.fetchval("SELECT count(*) FROM syncd.change_history WHERE settled_at = $1", NOW) == 2
 
 
