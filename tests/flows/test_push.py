@@ -54,7 +54,7 @@ async def test_refused_and_warned_rows_say_why(house: Build) -> None:
     good, decimal, foreign, warned = await home.enqueue(
         change(1, leadScore=1),
         change(2, leadScore="1.5"),
-        ("jürgen@example.com", '{"firstName": "Jürgen", "leadScore": 1}'),
+        ("jürgen@example.com", '{"firstName": "Jürgen", "leadScore": 1, "company": "C"}'),
         ("not an address", '{"firstName": "Nobody", "leadScore": 1, "company": "C"}'),
     )
     await home.run(120, home.all_ended)
