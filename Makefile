@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 SOURCE ?= auto
 DEMO   ?=
 
-.PHONY: help demo test check install lock prove bench-pull bench-extract clean
+.PHONY: help demo test check install lock prove bench-pull bench-extract bench-push clean
 
 help:            ## what can be made
 	@sed -n 's/^\([a-z-]*\): .*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,6 +31,10 @@ bench-pull: install ## a pull beside zeep + psycopg, beside its own steps, and b
 
 bench-extract: install ## a file of an extract beside the csv module and pages of upserts
 	@$(BIN)/python -m tests.benchmarks.extract
+
+bench-push: install ## pending changes into chunks and bodies beside psql and split, and the scheduler beside fixed-beat pollers
+	@$(BIN)/python -m tests.benchmarks.push
+	@$(BIN)/python -m tests.benchmarks.scheduler
 
 install: $(STAMP) ## .venv with syncd in it, from the lock file with its hashes
 

@@ -29,19 +29,21 @@ from syncd.flows.fetch import Fetcher
 from syncd.flows.keep import Keeper
 from syncd.flows.loop import Flow
 from syncd.flows.plan import register
+from syncd.flows.preflight import Checks
 from syncd.flows.pull import streams_of
 from syncd.flows.push import Packer, Submitter
 from syncd.flows.resting import Resting
 from syncd.flows.route import Router
 from syncd.flows.settle import Settler
 from syncd.flows.sweep import Sweep
+from syncd.flows.sync import Syncer
 from syncd.flows.usage import Usage
 from syncd.marketo.describe import describe
 from syncd.marketo.wire import Wire, open_wire
 from syncd.ops import http, systemd
 from syncd.ops.http import PortTaken
 from syncd.ops.metrics import Metrics
-from syncd.store import exports, imports, leases, pauses, pushes, schema, status
+from syncd.store import batches, exports, imports, leases, pauses, pushes, schema, status
 from syncd.store.embedded import DirectoryInUse, EmbeddedPostgres
 from syncd.store.leases import Lease, LeaseLost
 from syncd.store.pool import create_pool
@@ -206,24 +208,28 @@ class Daemon:
 
     def _build(self, instance: Instance, lease: Lease, wire: Wire) -> Sequence[Flow]:
         name, limits, clock, metrics, jitter = instance.name, instance.limits, self._clock, self.metrics, self._jitter
+        rest = wire.rest
+        dictionaries = Dictionaries(instance, (lambda: describe(rest)) if rest else None, lease, clock, metrics)
+        checks = Checks(instance, dictionaries, lease, clock, metrics)
         flows: list[Flow] = [Sweep(instance, lease, clock), Keeper(instance, lease, clock), Answer(instance, wire, lease, clock)]
-        flows += self._inbound(instance, lease, wire)
+        flows += self._inbound(instance, lease, wire, dictionaries)
         if wire.rest is not None:
             flows.append(Resting(Usage(name, limits, wire.rest, wire.limiter, lease, clock, metrics), "both", lease, clock))
         if wire.imports is not None:
             flows.append(Settler(name, instance.pushes, limits, wire.imports, lease, clock, metrics, jitter))
             if instance.pushes:
                 flows += [
-                    Packer(name, instance.pushes, limits, lease, clock, metrics),
+                    Packer(name, instance.pushes, limits, lease, clock, metrics, checks),
                     Submitter(name, instance.pushes, limits, wire.imports, lease, clock, metrics, jitter),
                 ]
+        if wire.sync is not None and instance.pushes:
+            flows.append(Syncer(name, instance.pushes, wire.sync, lease, clock, metrics, jitter, checks))
         return flows
 
-    def _inbound(self, instance: Instance, lease: Lease, wire: Wire) -> Sequence[Flow]:
+    def _inbound(self, instance: Instance, lease: Lease, wire: Wire, dictionaries: Dictionaries) -> Sequence[Flow]:
         if not instance.pulls:
             return []
-        clock, metrics, jitter, rest = self._clock, self.metrics, self._jitter, wire.rest
-        dictionaries = Dictionaries(instance, (lambda: describe(rest)) if rest else None, lease, clock, metrics)
+        clock, metrics, jitter = self._clock, self.metrics, self._jitter
         flows: list[Flow] = [Resting(dictionaries, "both", lease, clock)]
         for pull in instance.pulls:
             if pull.source == "soap" and wire.soap is not None:
@@ -257,6 +263,8 @@ class Daemon:
         async with lease.transaction() as connection:
             for job_id in await imports.orphaned(connection, instance.name):
                 log.warning("import_unconfirmed", instance=instance.name, job=job_id, fault="the daemon before ended amid its submission")
+            for batch_id in await batches.orphaned(connection, instance.name):
+                log.warning("batch_unconfirmed", instance=instance.name, batch=batch_id, fault="the daemon before ended amid its call")
             await pushes.register(connection, instance.name, [push.name for push in instance.pushes])
             await register(connection, instance, now)
             await pauses.enforce(connection, instance.name, now)

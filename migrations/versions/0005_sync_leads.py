@@ -1,4 +1,4 @@
-"""Push at full strength, second part: what is kept of settled changes, and for how long."""
+"""Push at full strength, second part: what is kept, sync batches, clears and urgent changes, checks against describe."""
 
 from pathlib import Path
 
@@ -11,5 +11,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    for part in ("keep",):
+    for part in ("keep", "batches", "checks"):
         run_sql(Path(__file__).with_name(f"0005_{part}.sql"))

@@ -194,6 +194,7 @@ def enqueue(
     clear_empty: Annotated[
         bool, typer.Option("--clear-empty", help="Let an empty cell clear its field; by default it leaves the field alone.")
     ] = False,
+    urgent: Annotated[bool, typer.Option("--urgent", help="Send them by Sync Leads within seconds, ahead of all others.")] = False,
 ) -> int:
     """Put the rows of a CSV file into the outbox, all of them or none.
 
@@ -207,7 +208,7 @@ def enqueue(
 
     settings = _load(config)
     chosen = instance_of(settings, instance)
-    done = _finish(write(settings, chosen.name, push_of(chosen, push), file, key, clear_empty))
+    done = _finish(write(settings, chosen.name, push_of(chosen, push), file, key, clear_empty, "urgent" if urgent else "normal"))
     ids = f", ids {done.first_id} to {done.last_id}" if done.count else ""
     print(f"{done.count} changes enqueued for {chosen.name}, push {push}{ids}")  # noqa: T201 - this is the output
     return 0

@@ -18,7 +18,7 @@ from syncd.cli.failures import Refused
 from syncd.cli.opening import open_database
 from syncd.core.settings import Push, Settings
 from syncd.store import schema
-from syncd.store.enqueue import Enqueued, NewChange, NotMendable, enqueue_all
+from syncd.store.enqueue import Enqueued, NewChange, NotMendable, Priority, enqueue_all
 from syncd.store.pool import CONNECT_TIMEOUT, explained
 
 REPORT_EVERY = 1_000  # rows
@@ -28,7 +28,15 @@ _OURS = frozenset({CHANGE, CLEARED, REASON, FAILED_AT})
 _MARKS = {";": "semicolons", "\t": "tabs"}  # what spreadsheets write instead of commas, some by their language
 
 
-async def enqueue(settings: Settings, instance: str, push: Push, file: Path, key_column: str | None, clear_empty: bool) -> Enqueued:
+async def enqueue(
+    settings: Settings,
+    instance: str,
+    push: Push,
+    file: Path,
+    key_column: str | None,
+    clear_empty: bool,
+    priority: Priority = "normal",
+) -> Enqueued:
     """Read `file` into the outbox in one transaction. Raises Refused with the file's line, DatabaseUnavailable, SchemaMismatch."""
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
     console = Console(stderr=True)
@@ -45,7 +53,7 @@ async def enqueue(settings: Settings, instance: str, push: Push, file: Path, key
         with closing(read_changes(source, str(file), key_column or push.lookup_field, clear_empty, show)) as changes:
             async with open_database(settings.database) as dsn, _connected(dsn) as connection:
                 try:
-                    return await enqueue_all(connection, instance, push.name, changes)
+                    return await enqueue_all(connection, instance, push.name, changes, priority)
                 except NotMendable as error:
                     raise Refused(f"{file}: {error}; leave its row out, or its cell in {CHANGE}; nothing was enqueued") from None
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from syncd.config import secrets, values
 from syncd.config.values import NotAllowed
-from syncd.core.settings import Format, KeyType, Secret, Source
+from syncd.core.settings import ClearWith, Format, KeyType, Secret, Source
 
 # Which default an absent key has is said once, in core/settings.py: only the keys that were given are handed on.
 ABSENT: Any = Field(default=None)
@@ -201,6 +201,13 @@ class Poll(Section):
     max: Annotated[timedelta, _duration(timedelta(seconds=1), timedelta(minutes=10))] = ABSENT
 
 
+class Mend(Section):
+    spelling: Literal["reject", "mend"] = ABSENT
+    decimals: Literal["reject", "round"] = ABSENT
+    length: Literal["reject", "cut"] = ABSENT
+    astral: Literal["reject", "strip"] = ABSENT
+
+
 class Push(Section):
     lookup_field: Text = ABSENT
     format: Format = ABSENT
@@ -209,6 +216,8 @@ class Push(Section):
     max_body_bytes: Annotated[int, _size(1000, 9_999_999, ": Marketo refuses bodies of 10 MB")] = ABSENT
     flush_after: Annotated[timedelta, _duration(timedelta())] = ABSENT
     unconfirmed_after: Annotated[timedelta, _duration(timedelta(minutes=1))] = ABSENT
+    clear_with: ClearWith = ABSENT
+    mend: Mend = Field(default_factory=Mend)
     poll: Poll = Field(default_factory=Poll)
 
 

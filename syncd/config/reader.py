@@ -226,4 +226,5 @@ def _select(select: model.Select) -> settings.Select:
 
 
 def _push(name: str, push: model.Push) -> settings.Push:
-    return settings.Push(name=name, **{**push.given(), "poll": settings.Poll(**push.poll.given())})
+    nested = {"poll": settings.Poll(**push.poll.given()), "mend": settings.Mend(**push.mend.given())}
+    return settings.Push(name=name, **{**push.given(), **nested})

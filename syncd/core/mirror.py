@@ -181,6 +181,14 @@ _DECISIVE = frozenset((*_CONVERT, "string", "text", "email", "phone", "url"))
 """The dataTypes that say what values look like; others (a formula, a reference, a word unknown) leave that to attrType."""
 
 
+def kept(text: str, data_type: str) -> Value | None:
+    """A value of a field of that dataType as the mirror would have it; None where it does not fit, or only a reply tells its form."""
+    if data_type not in _DECISIVE:
+        return None
+    convert = _CONVERT.get(data_type)
+    return text if convert is None else convert(text)
+
+
 def mirror_row(lead: LeadRecord, dictionary: Dictionary) -> MirrorRow:
     """The mirror's form of `lead`. Values that don't fit their declared type become misfits; NUL, which Postgres refuses, is cut.
 

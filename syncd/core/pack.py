@@ -1,12 +1,20 @@
 """Pending changes → rows of chunks: one row per key, each file under its byte limit (architecture.md, Coalescing and Packing)."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from syncd.core.batching import COMPANY_FIELDS, MOST_BYTES, MOST_RECORDS, Number, Truth, record_of
 from syncd.core.csvfile import render_line
-from syncd.core.settings import Format
+from syncd.core.merge import ECHO, Mirror
+from syncd.core.preflight import Preflight, Refusal, waiting_for
+from syncd.core.settings import ClearWith, Format
+
+_EXACT = json.JSONDecoder(parse_int=Number, parse_float=Number)  # no number loses a digit
+
+Cells = dict[str, str | None]
+"""What a change, or the row of a key, sets; None clears."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +29,28 @@ class PendingChange:
     """Fields that a later change has set already; they are not set again."""
     place: int | None = None
     """Its place among the changes of its key: a retry has the one of the change that it retries; None: its id."""
+    lacks: str | None = None
+    """The field that it was parked for: describe has been asked for it anew since."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a push packs for. `envelope_bytes` is what multipart adds around the file."""
+    """What a push packs for. `envelope_bytes` is what multipart adds around the file.
+
+    `list_id` says that files add to a list. `by_sync`: nothing goes into files, but all into sync batches.
+    """
 
     lookup_field: str
     format: Format
     max_body_bytes: int
     envelope_bytes: int
+    clear_with: ClearWith = "sync"
+    list_id: int | None = None
+    by_sync: bool = False
+    ids: Mapping[str, int] = field(default_factory=dict)
+    """Keys → the leads that records are to name by their ids instead."""
+    checks: Preflight | None = None
+    """None: nothing is checked against describe."""
 
     @property
     def max_file_bytes(self) -> int:
@@ -60,13 +80,26 @@ class PackedChunk:
 
 
 @dataclass(slots=True)
+class PackedBatch:
+    """Records for one sync batch: an open one that goes on (`id`), or a new one (None). The `line` of a row is its record."""
+
+    id: int | None = None
+    row_count: int = 0
+    byte_count: int = 0
+    next_ordinal: int = 0
+    rows: list[PackedRow] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class Packing:
     """What a claim decided for each of its rows; `left` are ids that stay as they are until the next claim."""
 
     chunks: list[PackedChunk] = field(default_factory=list)
+    batches: list[PackedBatch] = field(default_factory=list)
     waiting: list[tuple[int, int]] = field(default_factory=list)  # (change, the chunk it waits for)
     ended: list[tuple[int, str, str]] = field(default_factory=list)  # (change, superseded or rejected, reason)
     parked: list[tuple[int, str]] = field(default_factory=list)  # (change, reason)
+    lacking: list[tuple[int, str, str]] = field(default_factory=list)  # (change, the field that it waits for, reason): parked as well
     left: list[int] = field(default_factory=list)
 
 
@@ -76,6 +109,7 @@ class _Verdict:
 
     state: Literal["superseded", "rejected", "parked"]
     reason: str
+    lacks: str | None = None
 
 
 @dataclass(slots=True)
@@ -85,22 +119,38 @@ class _Row:
     key: str
     key_norm: str
     change_ids: list[int]
-    cells: dict[str, str]
+    cells: Cells
 
 
-def pack(changes: Iterable[PendingChange], claimed: Mapping[str, int], open_chunks: Iterable[PackedChunk], target: Target) -> Packing:
-    """Decide where each change goes. `changes` come in any order; `claimed` maps keys to the unsettled chunk that has them."""
+def pack(
+    changes: Iterable[PendingChange],
+    claimed: Mapping[str, int],
+    open_chunks: Iterable[PackedChunk],
+    target: Target,
+    open_batch: PackedBatch | None = None,
+    mirror: Mirror | None = None,
+) -> Packing:
+    """Decide where each change goes. `changes` come in any order; `claimed` maps keys to the unsettled chunk or batch that has them.
+
+    `mirror` tells what Marketo has already, of keys of which nothing is under way; None: everything is sent.
+    """
     packing = Packing()
     filling = {chunk.columns: chunk for chunk in open_chunks}
     touched: dict[tuple[str, ...], PackedChunk] = {}
+    batch = open_batch
     for row in _coalesce(changes, claimed, target, packing):
-        _place(row, filling, touched, target, packing)
+        if mirror is not None and mirror.has(row.key_norm, row.cells):
+            packing.ended.extend((change_id, "noop", ECHO) for change_id in row.change_ids)
+        elif target.by_sync or None in row.cells.values():
+            batch = _into_batch(row, batch, target, packing)
+        else:
+            _place(row, filling, touched, target, packing)
     packing.chunks.extend(touched.values())
     return packing
 
 
 def _coalesce(changes: Iterable[PendingChange], claimed: Mapping[str, int], target: Target, packing: Packing) -> Iterator[_Row]:
-    by_key: dict[str, list[tuple[PendingChange, dict[str, str]]]] = {}
+    by_key: dict[str, list[tuple[PendingChange, Cells]]] = {}
     for change in sorted(changes, key=_place_of):
         if change.key_norm in claimed:
             packing.waiting.append((change.id, claimed[change.key_norm]))
@@ -108,6 +158,8 @@ def _coalesce(changes: Iterable[PendingChange], claimed: Mapping[str, int], targ
         cells = _cells(change, target)
         if not isinstance(cells, _Verdict):
             by_key.setdefault(change.key_norm, []).append((change, cells))
+        elif cells.lacks is not None:
+            packing.lacking.append((change.id, cells.lacks, cells.reason))
         elif cells.state == "parked":
             packing.parked.append((change.id, cells.reason))
         else:
@@ -120,7 +172,20 @@ def _coalesce(changes: Iterable[PendingChange], claimed: Mapping[str, int], targ
             same = differs.index(True) if True in differs else len(members)
             packing.left.extend(change.id for change, _ in members[same:])
             members = members[:same]
-        yield _merge(key, key_norm, members, packing)
+        together = _together(members)
+        packing.left.extend(change.id for change, _ in members[together:])
+        yield _merge(key, key_norm, members[:together], packing)
+
+
+def _together(members: Sequence[tuple[PendingChange, Cells]]) -> int:
+    """How many of a key's changes, in their order, one row can carry: clears go by Sync Leads, which has no company fields."""
+    clears = company = False
+    for number, (_, own) in enumerate(members):
+        clears |= None in own.values()
+        company |= not COMPANY_FIELDS.isdisjoint(own)
+        if clears and company:
+            return number
+    return len(members)
 
 
 def _place_of(change: PendingChange) -> int:
@@ -132,9 +197,12 @@ def _trimmed(key: str) -> str:
     return key.strip(" \t\r\n")
 
 
-def _merge(key: str, key_norm: str, members: list[tuple[PendingChange, dict[str, str]]], packing: Packing) -> _Row:
+def _merge(key: str, key_norm: str, members: Sequence[tuple[PendingChange, Cells]], packing: Packing) -> _Row:
     """One row of a key's changes: later values win; a change all of whose fields are overwritten is superseded."""
-    cells: dict[str, str] = {}
+    if len(members) == 1:
+        ((only, own),) = members
+        return _Row(key, key_norm, [only.id], own)
+    cells: Cells = {}
     setters: dict[str, int] = {}
     for change, own in members:
         cells.update(own)
@@ -148,30 +216,86 @@ def _merge(key: str, key_norm: str, members: list[tuple[PendingChange, dict[str,
     return _Row(key, key_norm, sorted(riding), cells)
 
 
-def _cells(change: PendingChange, target: Target) -> dict[str, str] | _Verdict:
+def _cells(change: PendingChange, target: Target) -> Cells | _Verdict:
     if not change.key_norm:
         return _Verdict("rejected", f"the key is empty: it must be a value of {target.lookup_field}")
-    cells: dict[str, str] = {}
+    cells: Cells = {}
     try:
-        fields = json.loads(change.fields, parse_int=str, parse_float=str)
+        fields = _EXACT.decode(change.fields)
     except RecursionError:
         return _Verdict("rejected", "its values are nested deeper than any field's")
+    overwritten = change.overwritten
+    if target.checks is not None:
+        fields = _spelled(fields, target.checks)
+        overwritten = frozenset(_spelled(dict.fromkeys(overwritten), target.checks))
     for name, value in fields.items():
-        if name in change.overwritten and name != target.lookup_field:
+        if name in overwritten and name != target.lookup_field:
             continue
-        if value is None or value == "":
-            return _Verdict("parked", f"it clears {name}: clearing a field needs Sync Leads, which this version does not send")
         if isinstance(value, dict | list):
             return _Verdict("rejected", f"the value of {name} is no text, number or boolean")
-        cells[name] = value if isinstance(value, str) else str(value).lower()
+        if value is None or value == "":
+            cells[name] = _CLEARS[target.clear_with]
+        else:
+            cells[name] = value if isinstance(value, str) else Truth(str(value).lower())
     own_key = cells.pop(target.lookup_field, None)
     if own_key is not None and _trimmed(own_key).lower() != _trimmed(change.key).lower():
         return _Verdict("rejected", f"its {target.lookup_field} differs from its key, by which the lead is looked up")
+    if None in cells.values() and (reason := _not_to_be_cleared(cells, target)) is not None:
+        return _Verdict("parked", reason)
     if cells:
-        return cells
+        return cells if target.checks is None else _judged(change, cells, target.checks)
     if change.overwritten:
         return _Verdict("superseded", "later changes set its fields again")
     return _Verdict("rejected", "it sets no field")
+
+
+def _spelled(fields: dict[str, Any], checks: Preflight) -> dict[str, Any]:
+    mended = checks.spelled(fields)
+    return {mended.get(name, name): value for name, value in fields.items()} if mended else fields
+
+
+def _judged(change: PendingChange, cells: Cells, checks: Preflight) -> Cells | _Verdict:
+    judged = checks.judge(_trimmed(change.key), cells, change.lacks)
+    if not isinstance(judged, Refusal):
+        return judged
+    if judged.lacks is None:
+        return _Verdict("rejected", judged.reason)
+    return _Verdict("parked", waiting_for(judged, checks.vanished), judged.lacks)
+
+
+_CLEARS: Mapping[ClearWith, str | None] = {"sync": None, "blank": "", "NULL": "NULL"}
+
+
+def _not_to_be_cleared(cells: Cells, target: Target) -> str | None:
+    """Why a change that clears can't go by Sync Leads (protocol 4)."""
+    cleared = ", ".join(sorted(name for name, value in cells.items() if value is None))
+    company = ", ".join(sorted(COMPANY_FIELDS & cells.keys()))
+    way = "set clear_with, if you know how this instance reads the cells of a file,"
+    if target.list_id is not None:
+        return f"it clears {cleared} by Sync Leads, which does not add to a list: {way} or clear by a push without list_id"
+    if company:
+        return f"it clears {cleared} by Sync Leads, which does not write fields of companies ({company}): {way} or enqueue these apart"
+    return None
+
+
+def _into_batch(row: _Row, batch: PackedBatch | None, target: Target, packing: Packing) -> PackedBatch | None:
+    """Add the row to `batch`, or to a new one behind it; returns the one that goes on."""
+    lead_id = target.ids.get(row.key_norm)
+    record = record_of(target.lookup_field, row.key, row.cells) if lead_id is None else record_of("id", Number(lead_id), row.cells)
+    size = len(record.encode()) + 1
+    if size > MOST_BYTES:
+        reason = f"its record takes {size} bytes: that is more than a call of Sync Leads may hold ({MOST_BYTES})"
+        packing.ended.extend((change_id, "rejected", reason) for change_id in row.change_ids)
+        return batch
+    if batch is None or batch.row_count >= MOST_RECORDS or batch.byte_count + size > MOST_BYTES:
+        batch = PackedBatch()
+    if not batch.rows:
+        packing.batches.append(batch)
+    batch.rows.append(PackedRow(batch.next_ordinal, row.key_norm, record, row.change_ids))
+    batch.next_ordinal += 1
+    batch.row_count += 1
+    batch.byte_count += size
+    return batch
 
 
 def _place(
@@ -183,7 +307,7 @@ def _place(
 ) -> None:
     names = sorted(row.cells)
     columns = (target.lookup_field, *names)
-    line = render_line([row.key, *(row.cells[name] for name in names)], target.format)
+    line = render_line([row.key, *(row.cells[name] or "" for name in names)], target.format)
     size = len(line.encode())
     chunk = filling.get(columns)
     header = render_line(columns, target.format) if chunk is None else chunk.header

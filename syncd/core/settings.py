@@ -12,6 +12,8 @@ from typing import Literal
 
 Format = Literal["csv", "tsv", "ssv"]
 
+ClearWith = Literal["sync", "blank", "NULL"]
+
 SEPARATORS: dict[Format, str] = {"csv": ",", "tsv": "\t", "ssv": ";"}
 
 
@@ -140,6 +142,16 @@ class Poll:
 
 
 @dataclass(frozen=True, slots=True)
+class Mend:
+    """What is done with a value that Marketo would refuse or cut: it is rejected, or changed so that it fits."""
+
+    spelling: Literal["reject", "mend"] = "reject"  # of names that differ from describe's only in case
+    decimals: Literal["reject", "round"] = "reject"  # in whole-number fields
+    length: Literal["reject", "cut"] = "reject"
+    astral: Literal["reject", "strip"] = "reject"  # characters outside the Basic Multilingual Plane
+
+
+@dataclass(frozen=True, slots=True)
 class Push:
     name: str
     lookup_field: str = "email"
@@ -149,6 +161,8 @@ class Push:
     max_body_bytes: int = 9_900_000
     flush_after: timedelta = timedelta(minutes=5)
     unconfirmed_after: timedelta = timedelta(hours=6)
+    clear_with: ClearWith = "sync"  # by Sync Leads, or by a cell of a file: what that means is unknown (protocol 4)
+    mend: Mend = Mend()
     poll: Poll = Poll()
 
 

@@ -35,6 +35,11 @@ IMPORT_JOB = _edges(
     complete="settled lost",
     failed="settled lost",
 )
+SYNC_BATCH = _edges(
+    open="submitting",
+    submitting="settled refused unconfirmed",
+    unconfirmed="absent",
+)
 EXPORT = _edges(
     creating="created unconfirmed absent",
     unconfirmed="created absent",

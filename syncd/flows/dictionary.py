@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import asyncpg
@@ -51,6 +52,10 @@ class Dictionaries:
     ) -> None:
         self.instance = instance.name
         self._pulls = instance.pulls
+        self._interfaces = {"soap" if pull.source == "soap" else "rest" for pull in instance.pulls} | (
+            {"rest"} if instance.pushes else set()
+        )
+        self._known: Sequence[KnownField] = ()
         self._describe = describe
         self._lease = lease
         self._clock = clock
@@ -72,6 +77,12 @@ class Dictionaries:
                 await self._ask(self._describe)
             assert self._vocabulary is not None, "there is one, or a Fault was raised"
             return self._vocabulary
+
+    async def fields(self) -> Sequence[KnownField]:
+        """The fields as last described, and those that have vanished: the same object until there is another answer. Raises as
+        `vocabulary` does."""
+        await self.vocabulary()
+        return self._known
 
     async def refresh(self) -> None:
         """Ask describe now, whenever it was asked last. Raises as `vocabulary` does."""
@@ -98,7 +109,7 @@ class Dictionaries:
         now = self._clock.now()
         try:
             described = await describe()
-            for interface in {"soap" if pull.source == "soap" else "rest" for pull in self._pulls}:
+            for interface in self._interfaces:
                 if not any(getattr(field, interface) for field in described):
                     raise garbled(f"describe lists no field that {interface.upper()} can name", "describe")
         except Fault as fault:
@@ -117,7 +128,8 @@ class Dictionaries:
     async def _last_known(self) -> Vocabulary | None:
         async with self._lease.pool.acquire() as connection:
             stored = await fields.read(connection, self.instance)
-        described = [field.as_described() for field in stored if field.data_type is not None and not field.vanished]
+        self._known = [field for field in stored if field.data_type is not None]
+        described = [field.as_described() for field in self._known if not field.vanished]
         return Vocabulary.of(described) if described else None
 
     async def _remember(self, described: Sequence[KnownField], now: datetime) -> None:
@@ -129,6 +141,9 @@ class Dictionaries:
             # Where there was no REST before, the mirror has the fields by their SOAP names.
             named_anew = described if before and all(field.data_type is None for field in before) else ()
             await self._order_backfills(connection, drifted.appeared or named_anew)
+        names = {field.name for field in described}
+        gone = (replace(field, vanished=True) for field in before if field.name not in names and field.data_type is not None)
+        self._known = [*described, *gone]
         self._tell(drifted)
 
     async def _order_backfills(self, connection: Connection, appeared: Sequence[KnownField]) -> None:

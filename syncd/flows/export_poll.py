@@ -53,7 +53,10 @@ class ExportPoller:
                 return await self._expire(job, now)
         queued = {job.id: job for job in jobs if job.state in IN_EXPORT_QUEUE}
         looks = next_looks(
-            [QueuedJob(job.id, job.enqueued_at or job.begun_at, job.looked_at, POLL) for job in queued.values()],
+            [
+                QueuedJob(job.id, job.enqueued_at or job.begun_at, job.looked_at, POLL, job.looked_at or job.begun_at)
+                for job in sorted(queued.values(), key=lambda job: job.id)
+            ],
             self._shared.limits.export_running,
             median(await exports.recent_runs(pool, self.instance)),
         )

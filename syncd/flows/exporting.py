@@ -86,7 +86,7 @@ class Exporting:
     async def room(self, pool: Pool, instance: str, jobs: Sequence[Export]) -> int:
         """How many more exports are to be under way."""
         runs = await exports.recent_runs(pool, instance)
-        wanted = wanted_in_flight(self.limits.export_slots, self.limits.export_running, gap(POLL, median(runs)), min(runs, default=None))
+        wanted = wanted_in_flight(self.limits.export_slots, self.limits.export_running, gap(POLL, median(runs)), runs)
         return wanted - sum(job.state == "created" or job.state in IN_EXPORT_QUEUE for job in jobs)
 
     async def bytes_left(self, pool: Pool, instance: str, now: datetime) -> int:

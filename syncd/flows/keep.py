@@ -83,4 +83,6 @@ class Keeper:
     async def _forget(self, now: datetime) -> bool:
         """What carried the changes that are gone: their lookup field is told by it as long as they are there."""
         async with self._lease.transaction() as connection:
-            return await keeping.forget_chunks(connection, self.instance, (now - self._keep.outcomes).date(), CHUNKS) > 0
+            before = (now - self._keep.outcomes).date()
+            chunks = await keeping.forget_chunks(connection, self.instance, before, CHUNKS)
+            return chunks + await keeping.forget_batches(connection, self.instance, before, CHUNKS) > 0

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
@@ -10,29 +11,30 @@ from typing import Any
 
 import structlog
 
+from syncd.core.batching import COMPANY_FIELDS, sync_is_cheaper
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
 from syncd.core.pack import Target, pack
-from syncd.core.polling import gap, median
+from syncd.core.polling import median, noticed_within
 from syncd.core.retry import SLOW_RETRY, backoff, decide
 from syncd.core.settings import Limits, Push
-from syncd.core.slots import wanted_in_flight
+from syncd.core.slots import Room, wanted_in_flight
 from syncd.core.states import IN_QUEUE
 from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, Outcome, Worked, describe_error, shielded
+from syncd.flows.preflight import Checks
 from syncd.marketo.imports import Imports, Submitted, envelope_bytes
 from syncd.ops.metrics import Metrics
 from syncd.store import chunks, imports, outbox, pushes
-from syncd.store.chunks import Chunk
+from syncd.store.chunks import Chunk, OpenChunk
 from syncd.store.imports import Job
 from syncd.store.leases import Lease
+from syncd.store.outbox import kin_of
 
 log = structlog.get_logger()
 
 CLAIM = 20_000
 """Rows of one claim at most: bounds its memory, and how long its transaction lasts, at any backlog."""
 
-PROBE_AFTER = timedelta(seconds=5)
-PROBE_AT_MOST_AFTER = timedelta(seconds=30)
 LIST_BUSY_FOR = timedelta(seconds=30)
 PASSING = frozenset({Nature.TRANSIENT, Nature.TOKEN, Nature.RATE, Nature.QUOTA})
 
@@ -42,9 +44,19 @@ class Packer:
 
     name = "pack"
 
-    def __init__(self, instance: str, settings: Sequence[Push], limits: Limits, lease: Lease, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        instance: str,
+        settings: Sequence[Push],
+        limits: Limits,
+        lease: Lease,
+        clock: Clock,
+        metrics: Metrics,
+        checks: Checks | None = None,
+    ) -> None:
         self.instance = instance
         self._pushes = settings
+        self._checks = checks
         self._lease = lease
         self._clock = clock
         self._metrics = metrics
@@ -55,6 +67,10 @@ class Packer:
         """One claim of each push that has room ahead."""
         running = await pushes.running(self._lease.pool, self.instance)
         worked = 0
+        if running and self._checks is not None:
+            held = await self._checks.take_up()
+            if held is not None:
+                return held
         for push in self._pushes:
             if push.name in running:
                 worked += await self._pack(push)
@@ -70,22 +86,55 @@ class Packer:
         if waiting.sealed < self._sealed_ahead:
             worked = await self._claim(push, now)
         if waiting.oldest_open_at is not None and waiting.oldest_open_at + push.flush_after <= now:
-            async with self._lease.transaction() as connection:
-                for chunk_id in await chunks.old_open(connection, self.instance, push.name, now - push.flush_after):
-                    worked += await chunks.seal(connection, chunk_id, now) is not None
+            worked += await self._flush(push, now)
+        return worked
+
+    async def _flush(self, push: Push, now: datetime) -> int:
+        """Seal the open chunks that are old enough, but for those whose rows cost less by Sync Leads."""
+        worked = 0
+        async with self._lease.transaction() as connection:
+            rare: list[int] = []
+            rows = 0
+            for chunk in await chunks.old_open(connection, self.instance, push.name, now - push.flush_after):
+                if not _may_go_by_sync(push, chunk):
+                    worked += await chunks.seal(connection, chunk.id, now) is not None
+                elif rows + chunk.row_count <= CLAIM:
+                    rare.append(chunk.id)
+                    rows += chunk.row_count
+            if rare:
+                out = await chunks.take_out(connection, rare, now)
+                seen = await outbox.these(connection, self.instance, push, out, kin_of(push, self._pushes))
+                target = replace(_target(push, self._checks), by_sync=True)
+                packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, (), target, seen.open_batch)
+                await outbox.claim(connection, self.instance, push, packing, now)
+                worked += rows
         return worked
 
     async def _claim(self, push: Push, now: datetime) -> int:
-        target = Target(push.lookup_field, push.format, push.max_body_bytes, envelope_bytes(push.format))
+        checks = self._checks
+        target = _target(push, checks)
         async with self._lease.transaction() as connection:
-            seen = await outbox.claimable(connection, self.instance, push, CLAIM)
+            seen = await outbox.claimable(connection, self.instance, push, CLAIM, kin_of(push, self._pushes))
             if not seen.changes:
                 return 0
-            packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, seen.open_chunks, target)
+            mirror = await checks.mirror(connection, push, seen) if checks is not None else None
+            packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, seen.open_chunks, target, seen.open_batch, mirror)
             for chunk_id in await outbox.claim(connection, self.instance, push, packing, now):
                 await chunks.seal(connection, chunk_id, now)
         self._metrics.claimed(self.instance, push.name, packing)
+        if checks is not None:
+            checks.note(packing)
         return len(seen.changes) - len(packing.left)
+
+
+def _target(push: Push, checks: Checks | None) -> Target:
+    against = checks.of(push) if checks is not None else None
+    size, around = push.max_body_bytes, envelope_bytes(push.format)
+    return Target(push.lookup_field, push.format, size, around, push.clear_with, push.list_id, checks=against)
+
+
+def _may_go_by_sync(push: Push, chunk: OpenChunk) -> bool:
+    return push.list_id is None and COMPANY_FIELDS.isdisjoint(chunk.columns) and sync_is_cheaper(chunk.row_count, chunk.byte_count)
 
 
 class Submitter:
@@ -113,7 +162,7 @@ class Submitter:
         self._metrics = metrics
         self._jitter = jitter
         self._not_before: datetime | None = None
-        self._refusals = 0  # 1016s in a row
+        self._room = Room()
         self._faults = 0  # other passing faults in a row
         self._unwritten: Callable[[], Coroutine[Any, Any, Outcome]] | None = None  # what became of the last POST
         self._log = log.bind(instance=instance)
@@ -127,10 +176,16 @@ class Submitter:
             return Idle(self._not_before)
         jobs = await imports.live(self._lease.pool, self.instance)
         await self._take_back(job for job in jobs if job.state == "submitting")
-        if await self._room(jobs) <= 0:
+        in_flight = sum(job.state in IN_QUEUE for job in jobs)
+        wanted = await self._wanted()
+        importing = sum(job.state == "importing" for job in jobs)
+        self._room = self._room.looked(wanted, in_flight, importing, self._limits.import_running, now)
+        if self._room.free(wanted, in_flight) <= 0:
             return Idle(now + SECOND)
+        if self._room.not_before is not None and now < self._room.not_before:
+            return Idle(min(self._room.not_before, now + SECOND))
         async with self._lease.transaction() as connection:
-            chunk = await chunks.next_sealed(connection, self.instance, now, smallest=self._refusals > 0)
+            chunk = await chunks.next_sealed(connection, self.instance, now, smallest=self._room.probing)
         if chunk is None:
             return Idle(now + SECOND)
         return await self._submit(chunk)
@@ -151,12 +206,12 @@ class Submitter:
                 await chunks.to_sealed(connection, job.chunk_id, None)
             self._log.warning("import_taken_back", push=job.push, job=job.id)
 
-    async def _room(self, jobs: Sequence[Job]) -> int:
-        in_flight = sum(job.state in IN_QUEUE for job in jobs)
-        runs = await imports.recent_runs(self._lease.pool, self.instance)
-        look_gap = max((gap(push.poll, median(runs)) for push in self._pushes.values()), default=timedelta())
-        limits = self._limits
-        return wanted_in_flight(limits.import_slots, limits.import_running, look_gap, min(runs, default=None)) - in_flight
+    async def _wanted(self) -> int:
+        slots, running = self._limits.import_slots, self._limits.import_running
+        runs = await imports.recent_runs(self._lease.pool, self.instance, running)
+        typical = median(runs)
+        look_gap = max((noticed_within(push.poll, typical) for push in self._pushes.values()), default=timedelta())
+        return wanted_in_flight(slots, running, look_gap, runs)
 
     async def _submit(self, chunk: Chunk) -> Outcome:
         body = await chunks.render(self._lease.pool, chunk.id)
@@ -201,7 +256,8 @@ class Submitter:
             # This answer counts no failures: what has finished already is finished for us once its status was asked for.
             state = "queued" if submitted.status == "queued" else "importing"
             await imports.to_answered(connection, job_id, submitted.batch_id, state, submitted.request_id, now)
-        self._refusals = self._faults = 0
+        self._room = self._room.accepted()
+        self._faults = 0
         self._not_before = None
         self._log.info(
             "import_submitted",
@@ -247,7 +303,7 @@ class Submitter:
                     await pushes.block(connection, self.instance, chunk.push, now + SLOW_RETRY, message)
         match fault.nature:
             case Nature.NO_SLOT:
-                return self._give_way(now)
+                return await self._give_way(now)
             case Nature.LIST_BUSY | Nature.TOO_LARGE:
                 bound.info("import_refused")
                 return Worked(0)
@@ -258,13 +314,12 @@ class Submitter:
                 bound.error("push_blocked", retry_at=(now + SLOW_RETRY).isoformat())
                 return Worked(0)
 
-    def _give_way(self, now: datetime) -> Outcome:
-        """The queue is full (1016): probe again soon, with the smallest chunk, and less and less often."""
-        self._refusals += 1
-        wait = min(PROBE_AFTER * (1 << min(self._refusals - 1, 8)), PROBE_AT_MOST_AFTER)
-        self._not_before = now + wait * (0.75 + self._jitter.random() / 2)
-        self._log.info("queue_full", refusals=self._refusals, again_at=self._not_before.isoformat())
-        return Idle(self._not_before)
+    async def _give_way(self, now: datetime) -> Outcome:
+        """The queue is full (1016): hold fewer, and probe again soon, with the smallest chunk, and less and less often."""
+        in_flight = sum(job.state in IN_QUEUE for job in await imports.live(self._lease.pool, self.instance))
+        self._room = self._room.refused(in_flight, self._limits.import_running, now, self._jitter.random())
+        self._log.info("queue_full", refusals=self._room.refusals, ours=in_flight, fit=self._room.limit)
+        return Idle(now + SECOND)
 
     def _back_off(self, fault: Fault, now: datetime) -> Outcome:
         self._faults += 1

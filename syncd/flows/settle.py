@@ -8,7 +8,8 @@ import structlog
 
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
-from syncd.core.polling import QueuedJob, median, next_looks
+from syncd.core.polling import QueuedJob, affordable_gap, median, next_looks
+from syncd.core.quota import next_reset, quota_day
 from syncd.core.results import ResultRow, Verdicts, keys_of, parse_results, settle_rows
 from syncd.core.retry import backoff, decide
 from syncd.core.settings import Limits, Poll, Push
@@ -19,6 +20,7 @@ from syncd.store import chunks, imports
 from syncd.store.chunks import Chunk
 from syncd.store.imports import Job
 from syncd.store.leases import Lease
+from syncd.store.usage import Ledger
 
 log = structlog.get_logger()
 
@@ -49,6 +51,7 @@ class Settler:
         self.instance = instance
         self._polls = {push.name: push.poll for push in pushes}
         self._running = limits.import_running
+        self._daily_calls = limits.daily_calls - limits.urgent_reserve
         self._api = api
         self._lease = lease
         self._clock = clock
@@ -56,6 +59,7 @@ class Settler:
         self._jitter = jitter
         self._faults: dict[int, int] = {}  # in a row, by job
         self._not_before: dict[int, datetime] = {}
+        self._free_since: datetime | None = None  # when the last job that ended was yet seen to run: no new head began before
         self._log = log.bind(instance=instance)
 
     async def step(self) -> Outcome:
@@ -70,9 +74,11 @@ class Settler:
                 return await self._settle(job)
         queued = {job.id: job for job in jobs if job.state in ("queued", "importing")}
         looks = next_looks(
-            [QueuedJob(job.id, job.submitted_at, job.looked_at, self._polls.get(job.push, Poll())) for job in queued.values()],
+            [self._queued(job) for job in queued.values()],
             self._running,
-            median(await imports.recent_runs(self._lease.pool, self.instance)),
+            median(await imports.recent_runs(self._lease.pool, self.instance, self._running)),
+            self._free_since,
+            await self._affordable_gap(now) if queued else timedelta(),
         )
         looks = [(max(at, self._not_before.get(job.id, at)), job) for at, job in looks]
         at, due = min(looks, key=lambda look: look[0], default=(now + SECOND, None))
@@ -83,6 +89,14 @@ class Settler:
     async def close(self) -> None:
         """Nothing is under way between two steps."""
 
+    def _queued(self, job: Job) -> QueuedJob:
+        waits = job.state == "queued" and job.looked_at is not None
+        return QueuedJob(job.id, job.submitted_at, job.looked_at, self._polls.get(job.push, Poll()), job.started_at, waits)
+
+    async def _affordable_gap(self, now: datetime) -> timedelta:
+        spent = await Ledger(self.instance, self._lease.pool).calls_of(quota_day(now))
+        return affordable_gap(self._daily_calls - sum(spent.values()), next_reset(now) - now, self._running)
+
     async def _look(self, job: Job) -> Outcome:
         assert job.batch_id is not None
         try:
@@ -90,6 +104,8 @@ class Settler:
         except Fault as fault:
             return await self._in_vain(job, fault)
         self._healed(job)
+        if status.state in ("complete", "failed"):
+            self._free_since = job.looked_at or job.submitted_at
         async with self._lease.transaction() as connection:
             await imports.looked(connection, job.id, status, self._clock.now())
         return Worked()

@@ -9,7 +9,7 @@ from syncd.core.clock import Clock
 from syncd.core.settings import Instance
 from syncd.core.slots import is_absent
 from syncd.flows.loop import Idle, Outcome
-from syncd.store import backfills, chunks, cursors, imports, leads, outbox, pauses, pushes
+from syncd.store import backfills, batches, chunks, cursors, history, imports, leads, pauses, pushes
 from syncd.store.leases import Lease
 
 log = structlog.get_logger()
@@ -47,7 +47,7 @@ class Sweep:
                 self._log.info("push_tried_again", push=push)
             for days in range(PARTITIONS_AHEAD):
                 day = (now + timedelta(days=days)).date()
-                await outbox.ensure_partition(connection, day)
+                await history.ensure_partition(connection, day)
                 if self._history is not None:
                     await leads.ensure_history(connection, self.instance, day)
             await cursors.forget_finished(connection, self.instance, now - KEEP_WINDOWS)
@@ -55,6 +55,8 @@ class Sweep:
             for chunk_id in await chunks.of_removed_pushes(connection, self.instance, list(self._unconfirmed_after)):
                 await chunks.dissolve(connection, chunk_id, "the configuration no longer has this push", now)
                 self._log.warning("chunk_dissolved", chunk=chunk_id, reason="the configuration no longer has its push")
+            for batch_id in await batches.of_removed_pushes(connection, self.instance, list(self._unconfirmed_after)):
+                await batches.undo(connection, batch_id, "the configuration no longer has this push")
         await self._drop_history(now.date())
         return Idle(now + EVERY)
 

@@ -105,10 +105,11 @@ class RestApi:
         body: Sequence[bytes],
         *,
         urgent: bool = False,
+        timeout: float | None = None,
     ) -> Answer:
         """POST `body` to an endpoint that changes something: sent once, following no redirect."""
         message = Message({"Content-Type": content_type}, body)
-        call = Call("rest", endpoint, "POST", self._url(path, query), lambda: message, acts=True, urgent=urgent)
+        call = Call("rest", endpoint, "POST", self._url(path, query), lambda: message, acts=True, urgent=urgent, timeout=timeout)
         return await self._authorised(call, read_envelope(endpoint))
 
     async def file(self, endpoint: str, path: str, limit: int) -> bytes:

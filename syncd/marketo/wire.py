@@ -17,6 +17,7 @@ from syncd.marketo.limiter import Limiter
 from syncd.marketo.rest import RestApi
 from syncd.marketo.session import Session
 from syncd.marketo.soap import SoapApi
+from syncd.marketo.sync import SyncLeads
 from syncd.marketo.token import Token
 
 
@@ -30,6 +31,7 @@ class Wire:
     exports: Exports | None
     activities: Activities | None
     leads: Leads | None
+    sync: SyncLeads | None
     soap: SoapApi | None
     limiter: Limiter
     now: Callable[[], datetime]
@@ -49,11 +51,11 @@ async def open_wire(
         async with Session(instance.name, instance.network, limiter, clock, observe, may_call) as session:
             soap = SoapApi(session, instance.soap, clock) if instance.soap else None
             if instance.rest is None:
-                yield Wire(None, None, None, None, None, None, soap, limiter, session.marketo_now)
+                yield Wire(None, None, None, None, None, None, None, soap, limiter, session.marketo_now)
             else:
                 token = Token(session, instance.rest, clock)
                 rest = RestApi(session, instance.rest, token)
                 imports, exports, activities, leads = Imports(rest), Exports(rest), Activities(rest), Leads(rest, clock)
-                yield Wire(token, rest, imports, exports, activities, leads, soap, limiter, session.marketo_now)
+                yield Wire(token, rest, imports, exports, activities, leads, SyncLeads(rest), soap, limiter, session.marketo_now)
     finally:
         await limiter.aclose()

@@ -53,6 +53,9 @@ class Metrics:
         self._drift = Counter(
             "syncd_field_drift", "Fields that appeared, vanished or changed their type", ("instance", "kind"), registry=self.registry
         )
+        self._awaited = Gauge(
+            "syncd_fields_awaited", "Fields that describe does not list and changes wait for", ("instance",), registry=self.registry
+        )
         self._exports = Gauge("syncd_exports", "Exports under way, by their state", ("instance", "state"), registry=self.registry)
         self._export_bytes = Gauge(
             "syncd_export_bytes_today", "Bytes of the exports that were completed in the quota day", ("instance",), registry=self.registry
@@ -105,7 +108,11 @@ class Metrics:
         """Changes ended, or were set aside, before they came into a chunk."""
         for _, state, _ in packing.ended:
             self._changes.labels(instance, push, state).inc()
-        self._changes.labels(instance, push, "parked").inc(len(packing.parked))
+        self._changes.labels(instance, push, "parked").inc(len(packing.parked) + len(packing.lacking))
+
+    def awaited(self, instance: str, fields: int) -> None:
+        """Parked changes wait for so many fields."""
+        self._awaited.labels(instance).set(fields)
 
     def settled(self, instance: str, push: str, counts: Mapping[str, int]) -> None:
         """A job's rows got their ends."""

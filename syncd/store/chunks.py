@@ -12,6 +12,8 @@ from syncd.core.results import SentRow
 from syncd.core.settings import Format
 from syncd.store.leases import Connection, Pool
 
+PIECE = 8192  # ordinals read at a time to render a file
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -31,6 +33,16 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenChunk:
+    """A chunk that takes rows still."""
+
+    id: int
+    columns: Sequence[str]
+    row_count: int
+    byte_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkCounts:
     """Chunks of a push that are not in a job; `oldest_open_at` is when the oldest open one took its first row."""
 
@@ -44,30 +56,40 @@ SELECT count(*) FILTER (WHERE state = 'sealed') AS sealed, count(*) FILTER (WHER
        min(opened_at) FILTER (WHERE state = 'open') AS oldest_open_at
   FROM syncd.chunk WHERE instance = $1 AND push = $2 AND state IN ('open', 'sealed')
 """
-OLD_OPEN = "SELECT id FROM syncd.chunk WHERE instance = $1 AND push = $2 AND state = 'open' AND opened_at <= $3 ORDER BY id"
+OLD_OPEN = """
+SELECT id, columns, row_count, byte_count FROM syncd.chunk
+ WHERE instance = $1 AND push = $2 AND state = 'open' AND opened_at <= $3 ORDER BY id
+"""
 SEAL = """
 UPDATE syncd.chunk c SET state = 'sealed', sealed_at = $2, sha256 = (
     SELECT sha256(convert_to(c.header || string_agg(r.line, '' ORDER BY r.ordinal), 'UTF8'))
       FROM syncd.chunk_row r WHERE r.chunk_id = c.id)
  WHERE id = $1 AND state = 'open' RETURNING id
 """
-# The smallest first when we only probe for a free slot: each refused POST uploads its body.
+# The smallest first when we only probe for a free slot: each refused POST uploads its body. Otherwise the push with the fewest in
+# flight, then the oldest: no push waits behind another's backlog, and no chunk behind younger ones of its push.
 NEXT_SEALED = """
+WITH in_flight AS (
+    SELECT push, count(*) AS jobs FROM syncd.import_job
+     WHERE instance = $1 AND state IN ('submitting', 'queued', 'importing', 'unconfirmed') GROUP BY push
+)
 SELECT c.id, c.push, c.lookup_field, c.format, c.list_id, c.partition, c.columns, c.row_count, c.byte_count, c.sha256, c.split_depth
   FROM syncd.chunk c JOIN syncd.push p ON p.instance = c.instance AND p.push = c.push AND p.state = 'running'
+  LEFT JOIN in_flight f ON f.push = c.push
  WHERE c.instance = $1 AND c.state = 'sealed' AND (c.not_before IS NULL OR c.not_before <= $2)
    AND (c.list_id IS NULL OR NOT EXISTS (
         SELECT FROM syncd.import_job j JOIN syncd.chunk b ON b.id = j.chunk_id
          WHERE j.instance = $1 AND j.state IN ('submitting', 'queued', 'importing', 'unconfirmed') AND b.list_id = c.list_id))
- ORDER BY CASE WHEN $3 THEN c.byte_count END, c.id LIMIT 1 FOR UPDATE OF c SKIP LOCKED
+ ORDER BY CASE WHEN $3 THEN c.byte_count END, coalesce(f.jobs, 0), c.id LIMIT 1 FOR UPDATE OF c SKIP LOCKED
 """
 CHUNK = """
 SELECT id, push, lookup_field, format, list_id, partition, columns, row_count, byte_count, sha256, split_depth
   FROM syncd.chunk WHERE id = $1
 """
+HEAD = "SELECT convert_to(header, 'UTF8') AS header, next_ordinal FROM syncd.chunk WHERE id = $1"
+# A piece at a time: one aggregate of ten megabytes took longer, and more memory.
 RENDER = """
-SELECT convert_to(c.header || string_agg(r.line, '' ORDER BY r.ordinal), 'UTF8')
-  FROM syncd.chunk c JOIN syncd.chunk_row r ON r.chunk_id = c.id WHERE c.id = $1 GROUP BY c.id
+SELECT convert_to(string_agg(line, '' ORDER BY ordinal), 'UTF8') FROM syncd.chunk_row WHERE chunk_id = $1 AND ordinal >= $2 AND ordinal < $3
 """
 ROWS = """
 SELECT ordinal, key_norm, line FROM syncd.chunk_row WHERE chunk_id = $1 AND ($2::text[] IS NULL OR key_norm = ANY ($2)) ORDER BY ordinal
@@ -103,12 +125,38 @@ MOVE_ROWS = "UPDATE syncd.chunk_row SET chunk_id = $2 WHERE chunk_id = $1 AND or
 # Claims lock keys in the same order: neither side waits for the other in a circle.
 LOCK_KEYS = "SELECT count(*) FROM (SELECT FROM syncd.key_claim WHERE chunk_id = $1 ORDER BY key_norm FOR UPDATE) AS locked"
 RELEASE_KEYS = "DELETE FROM syncd.key_claim WHERE chunk_id = $1"
+ONCE_MORE = "UPDATE syncd.outbox SET state = 'pending', sync_batch_id = NULL, ordinal = NULL, passed = NULL WHERE passed = $1"
 WAKE_WAITING = "UPDATE syncd.outbox SET waits_for = NULL WHERE waits_for = $1"
 DROP_ROWS = "DELETE FROM syncd.chunk_row WHERE chunk_id = $1"
 CHANGES_PENDING = """
 UPDATE syncd.outbox SET state = 'pending', chunk_id = NULL, ordinal = NULL, attempt = attempt + 1, reason = $2
  WHERE chunk_id = $1 AND state = 'in_chunk'
 """
+# The rows of some keys leave the open chunks that have them; what else of the keys waited for those chunks need not any more.
+WITHDRAW = """
+WITH claim AS (
+    DELETE FROM syncd.key_claim k USING syncd.chunk c
+     WHERE k.instance = $1 AND k.lookup_field = $2 AND k.key_norm = ANY ($3::text[]) AND c.id = k.chunk_id AND c.state = 'open'
+    RETURNING k.chunk_id, k.key_norm
+), line AS (
+    DELETE FROM syncd.chunk_row r USING claim WHERE r.chunk_id = claim.chunk_id AND r.key_norm = claim.key_norm
+    RETURNING r.chunk_id, r.ordinal, octet_length(r.line) AS bytes
+), freed AS (
+    UPDATE syncd.outbox o SET state = 'pending', chunk_id = NULL, ordinal = NULL
+      FROM line WHERE o.chunk_id = line.chunk_id AND o.ordinal = line.ordinal
+), woken AS (
+    UPDATE syncd.outbox o SET waits_for = NULL FROM claim WHERE o.waits_for = claim.chunk_id AND o.key_norm = claim.key_norm
+)
+UPDATE syncd.chunk c SET row_count = c.row_count - l.rows, byte_count = c.byte_count - l.bytes
+  FROM (SELECT chunk_id, count(*)::integer AS rows, sum(bytes) AS bytes FROM line GROUP BY 1) l
+ WHERE c.id = l.chunk_id RETURNING CASE WHEN c.row_count = 0 THEN c.id END AS empty
+"""
+# They come back to be packed anew at once: that is no attempt.
+TAKEN_OUT = """
+UPDATE syncd.outbox SET state = 'pending', chunk_id = NULL, ordinal = NULL WHERE chunk_id = ANY ($1::bigint[]) AND state = 'in_chunk'
+RETURNING id
+"""
+WITH_COLUMNS = "SELECT id FROM syncd.chunk WHERE instance = $1 AND state IN ('open', 'sealed') AND columns && $2::text[] ORDER BY id"
 FOREIGN_TO_CONFIG = "SELECT id FROM syncd.chunk WHERE instance = $1 AND state IN ('open', 'sealed') AND push <> ALL ($2::text[])"
 
 
@@ -119,9 +167,25 @@ async def counts(pool: Pool, instance: str, push: str) -> ChunkCounts:
     return ChunkCounts(row["sealed"], row["open"], row["oldest_open_at"])
 
 
-async def old_open(connection: Connection, instance: str, push: str, opened_before: datetime) -> list[int]:
-    """Open chunks that took their first row before then."""
-    return [row["id"] for row in await connection.fetch(OLD_OPEN, instance, push, opened_before)]
+async def old_open(connection: Connection, instance: str, push: str, opened_before: datetime) -> list[OpenChunk]:
+    """Open chunks that took their first row before then, the oldest first."""
+    return [OpenChunk(**row) for row in await connection.fetch(OLD_OPEN, instance, push, opened_before)]
+
+
+async def withdraw(connection: Connection, instance: str, lookup_field: str, keys: Sequence[str], now: datetime) -> None:
+    """in_chunk → pending, for the rows of some keys in chunks that are open still; an empty chunk is dissolved."""
+    for row in await connection.fetch(WITHDRAW, instance, lookup_field, list(keys)):
+        if row["empty"] is not None:
+            await connection.fetchval(TO_DISSOLVED, row["empty"], now)
+
+
+async def take_out(connection: Connection, chunk_ids: Sequence[int], now: datetime) -> list[int]:
+    """open → dissolved, for chunks that cost less as sync batches: their changes, whose ids are returned, are pending for the moment."""
+    gone = [chunk_id for chunk_id in chunk_ids if await connection.fetchval(TO_DISSOLVED, chunk_id, now) is not None]
+    changes = [row["id"] for row in await connection.fetch(TAKEN_OUT, gone)]
+    for chunk_id in gone:
+        await let_go(connection, chunk_id)
+    return changes
 
 
 async def seal(connection: Connection, chunk_id: int, now: datetime) -> int | None:
@@ -130,7 +194,10 @@ async def seal(connection: Connection, chunk_id: int, now: datetime) -> int | No
 
 
 async def next_sealed(connection: Connection, instance: str, now: datetime, smallest: bool) -> Chunk | None:
-    """Lock the sealed chunk that is to go next: the oldest whose push runs and whose list is free, or the smallest of them."""
+    """Lock the sealed chunk that is to go next: of the push with the fewest in flight the oldest, or the smallest of all.
+
+    Only chunks whose time has come, whose push runs, and whose list no live job imports to.
+    """
     row = await connection.fetchrow(NEXT_SEALED, instance, now, smallest)
     return _chunk(row) if row else None
 
@@ -144,7 +211,13 @@ async def get(pool: Pool, chunk_id: int) -> Chunk:
 
 async def render(pool: Pool, chunk_id: int) -> bytes:
     """The file of a sealed chunk."""
-    return await pool.fetchval(RENDER, chunk_id) or b""
+    async with pool.acquire() as connection:
+        head = await connection.fetchrow(HEAD, chunk_id)
+        if head is None:
+            return b""
+        starts = range(0, head["next_ordinal"], PIECE)
+        pieces = [await connection.fetchval(RENDER, chunk_id, start, start + PIECE) or b"" for start in starts]
+    return b"".join((head["header"], *pieces))
 
 
 async def sent_rows(pool: Pool, chunk: Chunk, keys: Sequence[str] | None = None) -> list[SentRow]:
@@ -174,7 +247,7 @@ async def to_done(connection: Connection, chunk_id: int, now: datetime) -> int |
     """in_job → done: every change of it has its end. Its keys are free again, and changes that waited for them claimable."""
     moved = await connection.fetchval(TO_DONE, chunk_id, now)
     if moved is not None:
-        await _let_go(connection, chunk_id)
+        await let_go(connection, chunk_id)
     return moved  # type: ignore[no-any-return]
 
 
@@ -192,7 +265,7 @@ async def to_split(connection: Connection, chunk_id: int, ordinals: Sequence[int
         await connection.execute(MOVE_ROWS, chunk_id, part_id, list(part))
         await seal(connection, part_id, now)
         parts.append(part_id)
-    await _let_go(connection, chunk_id)
+    await let_go(connection, chunk_id)
     return parts
 
 
@@ -201,21 +274,28 @@ async def dissolve(connection: Connection, chunk_id: int, reason: str, now: date
     moved = await connection.fetchval(TO_DISSOLVED, chunk_id, now)
     if moved is not None:
         await connection.execute(CHANGES_PENDING, chunk_id, reason)
-        await _let_go(connection, chunk_id)
+        await let_go(connection, chunk_id)
     return moved  # type: ignore[no-any-return]
 
 
-async def _let_go(connection: Connection, chunk_id: int) -> None:
+async def let_go(connection: Connection, chunk_id: int) -> None:
+    """The keys of a chunk, or of a sync batch, are free again, and what waits for it can be claimed; its rows are dropped."""
     # In this order: a claim that sees a key taken locks it, so what waits for the chunk is visible once the keys are deleted.
     await connection.execute(LOCK_KEYS, chunk_id)
     await connection.execute(RELEASE_KEYS, chunk_id)
     await connection.execute(WAKE_WAITING, chunk_id)
+    await connection.execute(ONCE_MORE, chunk_id)
     await connection.execute(DROP_ROWS, chunk_id)
 
 
 async def of_removed_pushes(connection: Connection, instance: str, pushes: Sequence[str]) -> list[int]:
     """Open and sealed chunks of pushes that the configuration no longer names."""
     return [row["id"] for row in await connection.fetch(FOREIGN_TO_CONFIG, instance, list(pushes))]
+
+
+async def with_columns(connection: Connection, instance: str, names: Sequence[str]) -> list[int]:
+    """Open and sealed chunks that have one of these columns."""
+    return [row["id"] for row in await connection.fetch(WITH_COLUMNS, instance, list(names))]
 
 
 def _chunk(row: asyncpg.Record) -> Chunk:

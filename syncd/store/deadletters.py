@@ -79,10 +79,12 @@ WITH picked AS MATERIALIZED (
      CROSS JOIN LATERAL (
            SELECT array_agg(DISTINCT f.name) AS names
              FROM syncd.change_history h
-             JOIN syncd.import_job j ON j.id = h.import_job_id
-             JOIN syncd.chunk c ON c.id = j.chunk_id AND c.lookup_field = p.lookup_field
+             LEFT JOIN syncd.import_job j ON j.id = h.import_job_id
+             LEFT JOIN syncd.chunk c ON c.id = j.chunk_id
+             LEFT JOIN syncd.sync_batch b ON b.id = h.sync_batch_id
             CROSS JOIN LATERAL unnest(coalesce(h.erased, ARRAY(SELECT jsonb_object_keys(h.fields)))) AS f (name)
             WHERE h.instance = $1 AND h.key_norm = p.key_norm AND h.id > p.place AND coalesce(h.retry_of, h.id) > p.place
+              AND coalesce(c.lookup_field, b.lookup_field) = p.lookup_field
               AND h.state IN ('applied', 'warned', 'unverified') AND h.settled_at >= p.created_at - interval '1 day'
               AND p.fields ? f.name AND f.name <> p.lookup_field) later
 ), made AS (

@@ -6,8 +6,8 @@ A change waits for a chunk, never for another change; so nothing waits for what 
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from syncd.store.history import ensure_partition
 from syncd.store.leases import Connection
-from syncd.store.outbox import ensure_partition
 
 REASON = "discarded by an operator"
 BATCH = 20_000

@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from syncd.store import deadletters
 from syncd.store.leases import Connection
 
 BATCH = 5_000  # rows held in memory
+Priority = Literal["normal", "urgent"]
 
 HIGHEST = "SELECT coalesce(max(id), 0) FROM syncd.outbox"
 # Ids only grow, so ours lie above the highest seen before; other writers' may lie between them.
@@ -38,7 +39,9 @@ class Enqueued:
     last_id: int | None
 
 
-async def enqueue_all(connection: Connection, instance: str, push: str, changes: Iterable[NewChange]) -> Enqueued:
+async def enqueue_all(
+    connection: Connection, instance: str, push: str, changes: Iterable[NewChange], priority: Priority = "normal"
+) -> Enqueued:
     """Write all `changes` in one transaction; whatever they raise, nothing is written. Raises NotMendable."""
     count = 0
     async with connection.transaction():
@@ -46,13 +49,13 @@ async def enqueue_all(connection: Connection, instance: str, push: str, changes:
         rows = iter(changes)
         while batch := list(islice(rows, BATCH)):
             if any(change.mends is not None for change in batch):
-                await _mend(connection, instance, push, batch)
+                await _mend(connection, instance, push, batch, priority)
             else:
                 await connection.copy_records_to_table(
                     "outbox",
                     schema_name="syncd",
-                    columns=("instance", "push", "key", "fields"),
-                    records=((instance, push, change.key, change.fields) for change in batch),
+                    columns=("instance", "push", "key", "fields", "priority"),
+                    records=((instance, push, change.key, change.fields, priority) for change in batch),
                 )
             count += len(batch)
         ours = await connection.fetchrow(OURS, before)
@@ -60,14 +63,14 @@ async def enqueue_all(connection: Connection, instance: str, push: str, changes:
         return Enqueued(count, ours["first"], ours["last"])
 
 
-async def _mend(connection: Connection, instance: str, push: str, batch: list[NewChange]) -> None:
+async def _mend(connection: Connection, instance: str, push: str, batch: list[NewChange], priority: Priority) -> None:
     """Write changes under ids known beforehand, and of the failures that they mend, as which changes they go again."""
     ids = [row["id"] for row in await connection.fetch(NEW_IDS, len(batch))]
     await connection.copy_records_to_table(
         "outbox",
         schema_name="syncd",
-        columns=("id", "instance", "push", "key", "fields"),
-        records=((new, instance, push, change.key, change.fields) for new, change in zip(ids, batch, strict=True)),
+        columns=("id", "instance", "push", "key", "fields", "priority"),
+        records=((new, instance, push, change.key, change.fields, priority) for new, change in zip(ids, batch, strict=True)),
     )
     made = {change.mends: new for new, change in zip(ids, batch, strict=True) if change.mends is not None}
     if left := await deadletters.mark_mended(connection, instance, push, made):

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from syncd.core.polling import Finished, runs_of
 from syncd.core.results import Verdicts
 from syncd.core.values import ImportStatus
 from syncd.store import chunks
 from syncd.store.chunks import Chunk
+from syncd.store.history import ensure_partition
 from syncd.store.leases import Connection, Pool
-from syncd.store.outbox import ensure_partition
 
 JobState = Literal["submitting", "queued", "importing", "complete", "failed", "refused", "unconfirmed", "absent", "lost", "settled"]
 
@@ -30,6 +31,7 @@ class Job:
     looked_at: datetime | None
     failed: int
     warnings: int
+    started_at: datetime | None = None
 
 
 START = "UPDATE syncd.chunk SET state = 'in_job', not_before = NULL WHERE id = $1 AND state = 'sealed' RETURNING id"
@@ -41,7 +43,7 @@ SELECT c.instance, c.push, c.id, c.row_count, c.byte_count, c.sha256,
 RETURNING id
 """
 LIVE = """
-SELECT id, push, chunk_id, batch_id, state, submitted_at, looked_at, failed, warnings FROM syncd.import_job
+SELECT id, push, chunk_id, batch_id, state, submitted_at, looked_at, failed, warnings, started_at FROM syncd.import_job
  WHERE instance = $1 AND state IN ('submitting', 'queued', 'importing', 'complete', 'failed', 'unconfirmed') ORDER BY id
 """
 TO_ANSWERED = """
@@ -87,8 +89,10 @@ SELECT id, instance, push, key, key_norm, fields, coalesce($3::jsonb -> ordinal:
   FROM ended
 """
 RUNS = """
-SELECT finished_at - coalesce(nullif(started_at, finished_at), submitted_at) AS run FROM syncd.import_job
- WHERE instance = $1 AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT $2
+SELECT submitted_at, nullif(started_at, finished_at) AS started_at, finished_at FROM (
+    SELECT id, submitted_at, started_at, finished_at FROM syncd.import_job
+     WHERE instance = $1 AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT $2) AS latest
+ ORDER BY id
 """
 # From its submission, as nobody sees a run begin; and in proportion, for one that is larger than any seen.
 LONGEST_RUN = """
@@ -210,9 +214,11 @@ async def end_changes(
     await connection.execute(END_CHANGES, chunk_id, job_id, json.dumps(verdicts), otherwise, reason, now)
 
 
-async def recent_runs(pool: Pool, instance: str, count: int = 25) -> list[timedelta]:
-    """How long the latest jobs of ours ran; where none of it was seen, how long they were in the queue."""
-    return [row["run"] for row in await pool.fetch(RUNS, instance, count)]
+async def recent_runs(pool: Pool, instance: str, running: int, count: int = 25) -> list[timedelta]:
+    """How long the latest jobs of ours ran, in the order of the queue, of which Marketo works on `running` at a time."""
+    # Those before them tell when the first of them could begin.
+    rows = await pool.fetch(RUNS, instance, count + running)
+    return runs_of([Finished(**row) for row in rows], running)[-count:]
 
 
 async def longest_run(pool: Pool, instance: str, since: datetime, job_id: int) -> timedelta:

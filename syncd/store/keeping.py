@@ -74,6 +74,11 @@ WITH old AS MATERIALIZED (
 SELECT count(*) FROM gone
 """
 
+FORGET_BATCHES = """
+DELETE FROM syncd.sync_batch WHERE id = ANY (ARRAY(
+    SELECT id FROM syncd.sync_batch WHERE instance = $1 AND ended_at < $2 ORDER BY ended_at LIMIT $3))
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -140,6 +145,11 @@ async def delete(connection: Connection, instance: str, place: Place, limit: int
 async def forget_chunks(connection: Connection, instance: str, before: date, limit: int) -> int:
     """Delete the `limit` oldest chunks that were finished before that day, with their import jobs; returns how many."""
     return await connection.fetchval(FORGET_CHUNKS, instance, _midnight(before), limit)  # type: ignore[no-any-return]
+
+
+async def forget_batches(connection: Connection, instance: str, before: date, limit: int) -> int:
+    """Delete the `limit` oldest sync batches that had ended before that day; returns how many."""
+    return int((await connection.execute(FORGET_BATCHES, instance, _midnight(before), limit)).rpartition(" ")[2])
 
 
 async def _piece(connection: Connection, work: str, instance: str, place: Place, limit: int) -> Place | None:

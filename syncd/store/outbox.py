@@ -3,14 +3,16 @@
 A claim takes the oldest claimable rows by a partial index that holds nothing else: no scan, no big UPDATE, whatever waits behind.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 
 import asyncpg
 
-from syncd.core.pack import PackedChunk, Packing, PendingChange
+from syncd.core.pack import PackedBatch, PackedChunk, Packing, PendingChange
 from syncd.core.settings import Push
+from syncd.store import batches, chunks, parked
+from syncd.store.history import ensure_partition
 from syncd.store.leases import Connection
 
 CLAIM_BYTES = 16 * 1024 * 1024
@@ -18,9 +20,39 @@ CLAIM_BYTES = 16 * 1024 * 1024
 PIECE = 250  # rows
 
 CLAIMABLE = """
-SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of FROM syncd.outbox
- WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NULL
+SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
+ WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NULL AND priority = 'normal'
  ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
+"""
+URGENT = """
+SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
+ WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NULL AND priority = 'urgent'
+ ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
+"""
+# Urgent changes take with them what waits of their keys, so that it need not be sent apart.
+SAME_KEYS = """
+SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
+ WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NULL AND key_norm = ANY ($3::text[]) AND id <> ALL ($4::bigint[])
+ ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
+"""
+# Of keys that a chunk has, which may be with Marketo, those of which the mirror knows the one lead: by its id the chunk may be passed.
+PASSABLE = """
+SELECT k.key_norm, k.chunk_id, l.lead_id
+  FROM syncd.key_claim k
+  JOIN syncd.chunk c ON c.id = k.chunk_id
+ CROSS JOIN LATERAL (
+       SELECT min(m.lead_id) AS lead_id FROM syncd.lead m
+        WHERE m.instance = $1 AND lower(m.email) = k.key_norm AND m.deleted_at IS NULL HAVING count(*) = 1) l
+ WHERE k.instance = $1 AND k.lookup_field = 'email' AND k.key_norm = ANY ($2::text[])
+"""
+WAITING_TOO = """
+SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
+ WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NOT NULL AND key_norm = ANY ($3::text[])
+ ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
+"""
+THESE = """
+SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
+ WHERE id = ANY ($1::bigint[]) AND state = 'pending' ORDER BY id FOR UPDATE SKIP LOCKED
 """
 # FOR SHARE: a settling transaction that is about to delete the claim either has done so before we look, or waits until the rows
 # that we make wait for its chunk are to be seen by it. No row waits for ever.
@@ -36,7 +68,7 @@ ON CONFLICT (instance) DO UPDATE SET claimed_up_to = greatest(m.claimed_up_to, e
 MARK = "SELECT claimed_up_to FROM syncd.claim_mark WHERE instance = $1"
 # A retry has the place of the change that it retries: what came after that one is later than the retry, although its id is lower.
 # A change of yesterday's clock may settle before it was created; a day's grace keeps partition pruning and forgives that.
-# The same text as a key of another lookup field is another lead.
+# The same text as a key of another lookup field is another lead. What Marketo had already counts as set: that is why it was not sent.
 # The aggregate keeps it one walk of the key's index for each late row, whatever is known of the tables: as a plain join it was
 # planned from the side of the whole history.
 OVERWRITTEN = """
@@ -45,11 +77,14 @@ SELECT late.id, later.names
  CROSS JOIN LATERAL (
        SELECT array_agg(DISTINCT f.name) AS names
          FROM syncd.change_history h
-         JOIN syncd.import_job j ON j.id = h.import_job_id
-         JOIN syncd.chunk c ON c.id = j.chunk_id AND c.lookup_field = $5
+         LEFT JOIN syncd.import_job j ON j.id = h.import_job_id
+         LEFT JOIN syncd.chunk c ON c.id = j.chunk_id
+         LEFT JOIN syncd.sync_batch b ON b.id = h.sync_batch_id
         CROSS JOIN LATERAL unnest(coalesce(h.erased, ARRAY(SELECT jsonb_object_keys(h.fields)))) AS f (name)
         WHERE h.instance = $1 AND h.key_norm = late.key_norm AND h.id > late.place AND coalesce(h.retry_of, h.id) > late.place
-          AND h.state IN ('applied', 'warned', 'unverified') AND h.settled_at >= late.created_at - interval '1 day') later
+          AND (h.state IN ('applied', 'warned', 'unverified') AND coalesce(c.lookup_field, b.lookup_field) = $5
+               OR h.state = 'noop' AND h.push = ANY ($7::text[]))
+          AND h.settled_at >= late.created_at - interval '1 day') later
  WHERE later.names IS NOT NULL
 """
 OPEN_CHUNKS = """
@@ -86,7 +121,6 @@ WITH verdict AS (
 INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, reason, attempt, created_at, settled_at, retry_of)
 SELECT id, instance, push, key, key_norm, fields, final_state, final_reason, attempt, created_at, $4, retry_of FROM ended
 """
-ENSURE_PARTITION = "SELECT syncd.ensure_history_partition($1)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +129,70 @@ class Claimable:
 
     changes: Sequence[PendingChange]
     claimed: Mapping[str, int]
-    open_chunks: Sequence[PackedChunk]
+    open_chunks: Sequence[PackedChunk] = ()
+    open_batch: PackedBatch | None = None
 
 
-async def claimable(connection: Connection, instance: str, push: Push, limit: int) -> Claimable:
-    """Lock the oldest `limit` claimable changes of a push, and read what packing them needs to know."""
+@dataclass(frozen=True, slots=True)
+class Passable:
+    """Changes that may go at once by the ids of their leads, `ids`, ahead of the unsettled chunks that have their keys."""
+
+    changes: Sequence[PendingChange]
+    ids: Mapping[str, int]
+    chunks: Mapping[str, int]
+
+
+def kin_of(push: Push, pushes: Iterable[Push]) -> list[str]:
+    """The pushes whose keys are of the same lookup field."""
+    return [other.name for other in pushes if other.lookup_field == push.lookup_field]
+
+
+async def claimable(connection: Connection, instance: str, push: Push, limit: int, kin: Sequence[str] = ()) -> Claimable:
+    """Lock the oldest `limit` claimable changes of a push, and read what packing them needs to know.
+
+    `kin` are other pushes whose keys are of the same lookup field.
+    """
     rows = await _lock_oldest(connection, instance, push.name, limit)
     if not rows:
-        return Claimable((), {}, ())
+        return Claimable((), {})
+    seen = await _seen(connection, instance, push, rows, kin)
+    open_chunks = await connection.fetch(OPEN_CHUNKS, instance, push.name, push.lookup_field, push.format, push.list_id, push.partition)
+    open_batch = await batches.open_one(connection, instance, push)
+    return Claimable(seen.changes, seen.claimed, [_open_chunk(row) for row in open_chunks], open_batch)
+
+
+async def urgent(connection: Connection, instance: str, push: Push, limit: int, now: datetime, kin: Sequence[str] = ()) -> Claimable:
+    """Like `claimable`, for the oldest urgent changes, and with them all that waits of their keys, in open chunks too."""
+    rows = await connection.fetch(URGENT, instance, push.name, limit)
+    if not rows:
+        return Claimable((), {})
+    keys = list({row["key_norm"] for row in rows})
+    await chunks.withdraw(connection, instance, push.lookup_field, keys, now)
+    others = await connection.fetch(SAME_KEYS, instance, push.name, keys, [row["id"] for row in rows])
+    return await _seen(connection, instance, push, [*rows, *others], kin)
+
+
+async def passable(connection: Connection, instance: str, push: Push, seen: Claimable, kin: Sequence[str] = ()) -> Passable:
+    """Of what `urgent` has seen, what may pass the chunk that has its key, with all that waits for that chunk of the same key."""
+    if not seen.claimed or push.lookup_field != "email":
+        return Passable((), {}, {})
+    found = await connection.fetch(PASSABLE, instance, list(seen.claimed))
+    chunk_of, ids = {row["key_norm"]: row["chunk_id"] for row in found}, {row["key_norm"]: row["lead_id"] for row in found}
+    waiting = await connection.fetch(WAITING_TOO, instance, push.name, list(ids)) if ids else []
+    with_them = await _seen(connection, instance, push, waiting, kin) if waiting else Claimable((), {})
+    return Passable([*(change for change in seen.changes if change.key_norm in ids), *with_them.changes], ids, chunk_of)
+
+
+async def these(connection: Connection, instance: str, push: Push, ids: Sequence[int], kin: Sequence[str] = ()) -> Claimable:
+    """Like `claimable`, for some changes that are pending; they go into sync batches."""
+    rows = await connection.fetch(THESE, list(ids))
+    if not rows:
+        return Claimable((), {})
+    seen = await _seen(connection, instance, push, rows, kin)
+    return Claimable(seen.changes, seen.claimed, (), await batches.open_one(connection, instance, push))
+
+
+async def _seen(connection: Connection, instance: str, push: Push, rows: Sequence[asyncpg.Record], kin: Sequence[str]) -> Claimable:
     keys = list({row["key_norm"] for row in rows})
     claimed = {row["key_norm"]: row["chunk_id"] for row in await connection.fetch(CLAIMED_KEYS, instance, push.lookup_field, keys)}
     mark = await connection.fetchval(MARK, instance) or 0
@@ -117,17 +207,23 @@ async def claimable(connection: Connection, instance: str, push: Push, limit: in
             [row["created_at"] for row in late],
             push.lookup_field,
             [row["retry_of"] or row["id"] for row in late],
+            [push.name, *kin],
         )
         overwritten = {row["id"]: frozenset(row["names"]) for row in found}
     changes = [
         PendingChange(
-            row["id"], row["key"], row["key_norm"], row["fields"], overwritten.get(row["id"], frozenset()), row["retry_of"] or row["id"]
+            row["id"],
+            row["key"],
+            row["key_norm"],
+            row["fields"],
+            overwritten.get(row["id"], frozenset()),
+            row["retry_of"] or row["id"],
+            row["lacks"],
         )
         for row in rows
     ]
-    await connection.execute(RAISE_MARK, instance, rows[-1]["id"])
-    open_chunks = await connection.fetch(OPEN_CHUNKS, instance, push.name, push.lookup_field, push.format, push.list_id, push.partition)
-    return Claimable(changes, claimed, [_open_chunk(row) for row in open_chunks])
+    await connection.execute(RAISE_MARK, instance, max(row["id"] for row in rows))
+    return Claimable(changes, claimed)
 
 
 async def _lock_oldest(connection: Connection, instance: str, push: str, limit: int) -> list[asyncpg.Record]:
@@ -145,7 +241,15 @@ def _open_chunk(row: asyncpg.Record) -> PackedChunk:
     return PackedChunk(tuple(row["columns"]), row["header"], row["id"], row["row_count"], row["byte_count"], row["next_ordinal"])
 
 
-async def claim(connection: Connection, instance: str, push: Push, packing: Packing, now: datetime) -> list[int]:
+async def claim(
+    connection: Connection,
+    instance: str,
+    push: Push,
+    packing: Packing,
+    now: datetime,
+    urgent: bool = False,
+    passed: Mapping[str, int] | None = None,
+) -> list[int]:
     """Write what `pack` decided, in the transaction that holds the rows. Returns the ids of the chunks that are full."""
     full = []
     change_ids: list[int] = []
@@ -167,10 +271,13 @@ async def claim(connection: Connection, instance: str, push: Push, packing: Pack
         await connection.copy_records_to_table("chunk_row", schema_name="syncd", records=rows)
         await connection.copy_records_to_table("key_claim", schema_name="syncd", records=claims)
         await connection.execute(INTO_CHUNKS, change_ids, chunk_ids, ordinals)
+    await batches.fill(connection, instance, push, packing.batches, now, urgent, passed)
     if packing.waiting:
         await connection.execute(WAIT, [change for change, _ in packing.waiting], [chunk for _, chunk in packing.waiting])
     if packing.parked:
         await connection.execute(PARK, [change for change, _ in packing.parked], [reason for _, reason in packing.parked])
+    if packing.lacking:
+        await parked.park(connection, packing.lacking)
     if packing.ended:
         await ensure_partition(connection, now.date())
         ids, states, reasons = (list(column) for column in zip(*packing.ended, strict=True))
@@ -198,8 +305,3 @@ async def _write_chunk(connection: Connection, instance: str, push: Push, chunk:
         now,
     )
     return chunk_id
-
-
-async def ensure_partition(connection: Connection, day: date) -> None:
-    """Make the history's partition for `day` (UTC) when it is missing."""
-    await connection.execute(ENSURE_PARTITION, day)

@@ -89,7 +89,7 @@ def _memory(name: str) -> int:
 
 
 def _server_cpu(postmaster: int | None) -> float:
-    """CPU seconds of the server's processes that live; connections stay open while something is measured."""
+    """CPU seconds of the server's processes, those that have ended included: the postmaster waits for each."""
     ticks = 0
     for stat in PROC.glob("[0-9]*/stat") if postmaster else ():
         try:
@@ -98,4 +98,6 @@ def _server_cpu(postmaster: int | None) -> float:
             continue  # it has ended
         if int(fields[1]) == postmaster:
             ticks += int(fields[11]) + int(fields[12])
+        elif stat.parent.name == str(postmaster):
+            ticks += int(fields[13]) + int(fields[14])
     return ticks / os.sysconf("SC_CLK_TCK")

@@ -3,13 +3,16 @@
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from syncd.core.batching import MOST_BYTES, MOST_RECORDS
 from syncd.core.csvfile import read_rows, render_line
-from syncd.core.pack import PackedChunk, Packing, PendingChange, Target, pack
+from syncd.core.pack import PackedBatch, PackedChunk, Packing, PendingChange, Target, pack
+from syncd.core.settings import ClearWith
 
 EMAIL = Target(lookup_field="email", format="csv", max_body_bytes=10_000, envelope_bytes=0)
 
@@ -69,13 +72,17 @@ def test_every_change_goes_one_way_and_every_file_is_what_it_says(
     before = [] if filling is None else [open_chunk(target, "a", filling)]
     packing = pack(changes, {"w": 5}, before, target)
 
-    in_rows = [number for chunk in packing.chunks for row in chunk.rows for number in row.change_ids]
+    in_rows = [number for each in (*packing.chunks, *packing.batches) for row in each.rows for number in row.change_ids]
     apart = [ended[0] for ended in packing.ended] + [parked[0] for parked in packing.parked]
     waiting = [waits[0] for waits in packing.waiting]
     assert sorted(in_rows + apart + waiting + packing.left) == [change.id for change in changes]
 
-    placed = [row.key_norm for chunk in packing.chunks for row in chunk.rows]
+    placed = [row.key_norm for each in (*packing.chunks, *packing.batches) for row in each.rows]
     assert len(set(placed)) == len(placed)
+    for batch in packing.batches:
+        assert [row.ordinal for row in batch.rows] == list(range(batch.next_ordinal))
+        assert (batch.row_count, batch.byte_count) == (len(batch.rows), sum(len(row.line.encode()) + 1 for row in batch.rows))
+        assert all(None in json.loads(row.line).values() for row in batch.rows)
     assert len({id(chunk) for chunk in packing.chunks}) == len(packing.chunks)
     for chunk in packing.chunks:
         earlier = filling if chunk.id is not None and filling is not None else 0
@@ -99,20 +106,24 @@ def test_the_newest_value_of_each_field_wins_and_only_the_wholly_overwritten_are
     reasons = {number: state for number, state, _ in packing.ended}
     apart = {number for number, state in reasons.items() if state == "rejected"} | {number for number, _ in packing.parked}
     setters: dict[str, dict[str, int]] = defaultdict(dict)
-    expected: dict[str, dict[str, str]] = defaultdict(dict)
+    expected: dict[str, dict[str, str | None]] = defaultdict(dict)
     for number, (one, (_, fields, gone)) in enumerate(zip(changes, drafts, strict=True), 1):
         if number in apart:
             continue
         for name, value in fields.items():
             if name not in gone | {"email"}:
                 setters[one.key_norm][name] = number
-                expected[one.key_norm][name] = value if isinstance(value, str) else json.dumps(value)
-    rows = {}
+                expected[one.key_norm][name] = (value or None) if isinstance(value, str | None) else json.dumps(value)
+    rows: dict[str, dict[str, str | None]] = {}
     for chunk in packing.chunks:
         for row, cells in zip(chunk.rows, cells_of(chunk), strict=True):
             assert set(row.change_ids) == set(setters[row.key_norm].values())
-            cells.pop("email")
-            rows[row.key_norm] = cells
+            rows[row.key_norm] = {name: cell for name, cell in cells.items() if name != "email"}
+    for row in (row for batch in packing.batches for row in batch.rows):
+        assert set(row.change_ids) == set(setters[row.key_norm].values())
+        record = json.loads(row.line, parse_int=str, parse_float=str)
+        del record["email"]
+        rows[row.key_norm] = {name: json.dumps(value) if isinstance(value, bool) else value for name, value in record.items()}
     assert rows == {key: cells for key, cells in expected.items() if cells}
     for one in changes:
         carried = one.id in setters[one.key_norm].values()
@@ -163,11 +174,38 @@ def test_values_are_sent_exactly(value: str, cell: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["null", '""'])
-def test_a_clearing_parks(value: str) -> None:
-    packing = packed(change(1, "a@x", f'{{"f": {value}, "g": 1}}'))
-    assert [number for number, _ in packing.parked] == [1]
-    assert "clears f" in packing.parked[0][1]
+def test_a_clearing_goes_by_sync_leads_with_the_values_as_they_were_written(value: str) -> None:
+    digits = "12345678901234567890123"
+    packing = packed(change(1, " A@x", f'{{"f": {value}, "g": {digits}, "h": 0.10, "i": false, "j": "7\\u00e9"}}'))
+    ((row,),) = (batch.rows for batch in packing.batches)
+    assert row.line == f'{{"email":"A@x","f":null,"g":{digits},"h":0.10,"i":false,"j":"7é"}}'
+    assert (row.key_norm, row.change_ids, packing.chunks, packing.parked) == ("a@x", [1], [], [])
+
+
+@pytest.mark.parametrize(("clear_with", "cell"), [("blank", ""), ("NULL", "NULL")])
+def test_a_clearing_can_be_a_cell_of_a_file(clear_with: ClearWith, cell: str) -> None:
+    packing = pack([change(1, "a@x", '{"f": null, "g": 1}')], {}, [], replace(EMAIL, clear_with=clear_with))
+    assert only_row(packing) == {"email": "a@x", "f": cell, "g": "1"}
+
+
+@pytest.mark.parametrize(("fields", "list_id"), [('{"f": null}', 7), ('{"f": null, "company": "C"}', None), ('{"website": ""}', None)])
+def test_what_sync_leads_cannot_clear_parks(fields: str, list_id: int | None) -> None:
+    packing = pack([change(1, "a@x", fields)], {}, [], replace(EMAIL, list_id=list_id))
+    ((number, reason),) = packing.parked
+    assert number == 1
+    assert "clear_with" in reason
     assert not packing.chunks
+    assert not packing.batches
+
+
+def test_a_batch_takes_300_records_and_a_call_has_room_for_them() -> None:
+    many = [change(number, f"{number}@x", f'{{"f": null, "g": "{"x" * 5_000}"}}') for number in range(1, 451)]
+    packing = packed(*many, *(change(number, f"{number}@x", '{"f": null}') for number in range(1_000, 1_700)))
+    assert max(batch.row_count for batch in packing.batches) == MOST_RECORDS
+    assert max(batch.byte_count for batch in packing.batches) <= MOST_BYTES
+    assert sum(batch.row_count for batch in packing.batches) == 1_150
+    (again,) = pack([change(2_000, "z@x", '{"f": null}')], {}, [], EMAIL, PackedBatch(9, 299, 10_000, 299)).batches
+    assert (again.id, again.row_count, [row.ordinal for row in again.rows]) == (9, 300, [299])
 
 
 @pytest.mark.parametrize(

@@ -15,17 +15,19 @@ from syncd.core.settings import Instance, Limits, Poll, Pull, Push, Rest, Secret
 from syncd.flows.dictionary import Dictionaries
 from syncd.flows.loop import Flow, Idle
 from syncd.flows.plan import register
+from syncd.flows.preflight import Checks
 from syncd.flows.pull import streams_of
 from syncd.flows.push import Packer, Submitter
 from syncd.flows.settle import Settler
 from syncd.flows.sweep import Sweep
+from syncd.flows.sync import Syncer
 from syncd.marketo.describe import describe
 from syncd.marketo.wire import Wire, open_wire
 from syncd.ops.clock import ManualClock
 from syncd.ops.metrics import Metrics
 from syncd.simulator import Credentials, Simulator, SimulatorSettings
 from syncd.simulator import Limits as MarketoLimits
-from syncd.store import imports, leases, pauses, pushes
+from syncd.store import batches, imports, leases, pauses, pushes
 from syncd.store.leases import Lease
 from syncd.store.usage import Ledger
 
@@ -58,6 +60,7 @@ class House:
     wire: Wire | None = None
     lease: Lease | None = None
     dictionaries: Dictionaries | None = None
+    checked: bool = False  # changes against describe and the mirror; else Marketo is to say what it refuses
     also: Callable[["House"], Awaitable[list[Flow]]] | None = None  # further flows, to be built at each start
 
     async def start(self) -> None:
@@ -86,11 +89,14 @@ class House:
             self.flows.append(dictionaries)
         if self.instance.pushes:
             settings = self.instance.pushes
+            checks = Checks(self.instance, dictionaries, lease, self.clock, self.metrics) if self.checked else None
             self.flows += [
-                Packer(name, settings, limits, lease, self.clock, self.metrics),
+                Packer(name, settings, limits, lease, self.clock, self.metrics, checks),
                 Submitter(name, settings, limits, wire.imports, lease, self.clock, self.metrics, jitter),
                 Settler(name, settings, limits, wire.imports, lease, self.clock, self.metrics, jitter),
             ]
+            assert wire.sync is not None
+            self.flows.append(Syncer(name, settings, wire.sync, lease, self.clock, self.metrics, jitter, checks))
         if self.also is not None:
             self.flows += await self.also(self)
 
@@ -98,6 +104,7 @@ class House:
         now = self.clock.now()
         async with lease.transaction() as connection:
             await imports.orphaned(connection, self.instance.name)
+            await batches.orphaned(connection, self.instance.name)
             await pushes.register(connection, self.instance.name, [push.name for push in self.instance.pushes])
             await register(connection, self.instance, now)
             await pauses.enforce(connection, self.instance.name, now)
@@ -143,6 +150,10 @@ class House:
     async def a_job_exists(self) -> bool:
         return await self.pool.fetchval("SELECT EXISTS (SELECT FROM syncd.import_job)") is True
 
+    async def enqueue_urgent(self, key: str, fields: str) -> int:
+        change: int = await self.pool.fetchval("SELECT syncd.enqueue('acme', 'contacts', $1, $2, priority => 'urgent')", key, fields)
+        return change
+
     async def enqueue(self, *changes: tuple[str, str]) -> list[int]:
         return [await self.pool.fetchval("SELECT syncd.enqueue('acme', 'contacts', $1, $2)", *change) for change in changes]
 
@@ -170,6 +181,7 @@ class Build(Protocol):
         pushes: Sequence[Push] = (),
         limits: Limits | None = None,
         marketo: MarketoLimits | None = None,
+        checked: bool = False,
         **simulated: object,
     ) -> House:
         """Build a house for a simulator of those settings, and start it."""
@@ -186,6 +198,7 @@ async def house(pool: asyncpg.Pool, manual_clock: ManualClock) -> AsyncIterator[
         pushes: Sequence[Push] = (),
         limits: Limits | None = None,
         marketo: MarketoLimits | None = None,
+        checked: bool = False,
         **simulated: object,
     ) -> House:
         simulated["limits"] = marketo or MarketoLimits()
@@ -193,7 +206,7 @@ async def house(pool: asyncpg.Pool, manual_clock: ManualClock) -> AsyncIterator[
         simulator = Simulator(settings, manual_clock)
         await simulator.start()
         instance = instance_of(simulator, settings.credentials, pulls, pushes, limits or Limits(calls_per_20s=100))
-        house = House(pool, manual_clock, simulator, instance)
+        house = House(pool, manual_clock, simulator, instance, checked=checked)
         built.append((house, simulator))
         await house.start()
         return house

@@ -53,7 +53,7 @@ def value_of(home: House, email: str, field: str) -> str | None:
 
 
 async def test_the_tour(house: Build, pool: asyncpg.Pool, syncd: Syncd) -> None:
-    home = await house(pushes=[PUSH])
+    home = await house(pushes=[PUSH], checked=True)
     for language, block in BLOCKS:
         if language == "sh":
             said = ""

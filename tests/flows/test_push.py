@@ -16,7 +16,8 @@ SMALL = replace(PUSH, max_body_bytes=2_000, flush_after=timedelta())
 
 
 def change(number: int, **fields: object) -> tuple[str, str]:
-    return f"person{number}@example.com", orjson.dumps({"firstName": f"P{number}", **fields}).decode()
+    """With a field of the company: so few would go by Sync Leads otherwise."""
+    return f"person{number}@example.com", orjson.dumps({"firstName": f"P{number}", "company": "C", **fields}).decode()
 
 
 def lead_by(house: House, email: str) -> dict[str, str]:
@@ -53,8 +54,8 @@ async def test_refused_and_warned_rows_say_why(house: Build) -> None:
     good, decimal, foreign, warned = await home.enqueue(
         change(1, leadScore=1),
         change(2, leadScore="1.5"),
-        ("jürgen@example.com", '{"firstName": "Jürgen", "leadScore": 1}'),
-        ("not an address", '{"firstName": "Nobody", "leadScore": 1}'),
+        ("jürgen@example.com", '{"firstName": "Jürgen", "leadScore": 1, "company": "C"}'),
+        ("not an address", '{"firstName": "Nobody", "leadScore": 1, "company": "C"}'),
     )
     await home.run(120, home.all_ended)
     assert (await home.fate(good))[0] == "applied"

@@ -3,6 +3,7 @@
 import email
 import email.policy
 import hashlib
+import json as jsontext
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,7 +11,9 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from syncd.core.csvfile import read_rows
 from syncd.core.faults import Fault, Nature
+from syncd.core.pack import PendingChange, Target, pack
 from syncd.core.settings import Format
 from syncd.core.values import ImportStatus
 from syncd.marketo.imports import Imports, Submitted, envelope, envelope_bytes
@@ -63,6 +66,45 @@ def test_every_envelope_has_the_same_size_and_a_legal_boundary(content: bytes, f
     assert len(boundary) <= 70
     assert suffix == b"\r\n--" + boundary + b"--\r\n"
     assert envelope(hashlib.sha256(content).hexdigest(), form) == (prefix, suffix)
+
+
+nasty = st.one_of(
+    st.text(st.sampled_from(",;\t\"\r\n\u2028\u2029\x85 \u00a0\x0b\x0c\x1c\ufeff'\\a-😀"), min_size=1, max_size=8),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20),
+)
+
+
+@given(
+    drafts=st.lists(st.dictionaries(st.sampled_from(["a", "b c", "d;e", 'f"']), nasty, min_size=1, max_size=2), min_size=1, max_size=15),
+    form=st.sampled_from(["csv", "tsv", "ssv"]),
+    room=st.integers(60, 160),
+)
+def test_a_body_carries_any_cells_and_is_never_a_byte_over_its_limit_nor_a_row_under_it(
+    drafts: list[dict[str, str]], form: Format, room: int
+) -> None:
+    limit = envelope_bytes(form) + room
+    changes = [PendingChange(number, f"k{number}", f"k{number}", jsontext.dumps(fields)) for number, fields in enumerate(drafts)]
+    packing = pack(changes, {}, (), Target("externalId", form, limit, envelope_bytes(form)))
+    assert all("more than a file may hold" in reason for _, _, reason in packing.ended)
+    arrived = {}
+    for chunk in packing.chunks:
+        file = (chunk.header + "".join(row.line for row in chunk.rows)).encode()
+        prefix, suffix = envelope(hashlib.sha256(file).hexdigest(), form)
+        body = prefix + file + suffix
+        assert len(body) <= limit
+        if chunk.full:
+            later = [row for other in packing.chunks if other.columns == chunk.columns for row in other.rows]
+            following = min((row for row in later if row.change_ids > chunk.rows[-1].change_ids), key=lambda row: row.change_ids)
+            assert len(body) + len(following.line.encode()) > limit
+        boundary = prefix.split(b"\r\n")[0]
+        received = body.split(boundary)[1].split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n")
+        assert received == file
+        header, *rows = read_rows(received.decode(), form)
+        for row, cells in zip(chunk.rows, rows, strict=True):
+            arrived[row.change_ids[0]] = dict(zip(header, cells, strict=True))
+    rejected = {number for number, _, _ in packing.ended}
+    sent = {number: {"externalId": f"k{number}", **fields} for number, fields in enumerate(drafts) if number not in rejected}
+    assert arrived == sent
 
 
 @pytest.mark.parametrize(

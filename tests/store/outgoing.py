@@ -43,7 +43,7 @@ async def claim(lease: Lease, push: Push = PUSH, limit: int = 20_000) -> Packing
 
 async def seal_all(lease: Lease, push: Push = PUSH) -> list[int]:
     async with lease.transaction() as connection:
-        ids = await chunks.old_open(connection, "acme", push.name, NOW)
+        ids = [chunk.id for chunk in await chunks.old_open(connection, "acme", push.name, NOW)]
         for chunk_id in ids:
             await chunks.seal(connection, chunk_id, NOW)
     return ids

@@ -45,6 +45,18 @@ async def test_a_sealed_chunk_renders_to_the_bytes_of_its_hash_for_ever(pool: Po
     assert await chunks.render(pool, chunk_id) == file
 
 
+async def test_a_file_of_several_pieces_is_rendered_whole(pool: Pool, lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(7):
+        await enqueue(pool, f"k{number}@x", f=number)
+    await claim(lease)
+    (chunk_id,) = await seal_all(lease)
+    for piece in (1, 2, 3, 7, 8):
+        monkeypatch.setattr(chunks, "PIECE", piece)
+        file = await chunks.render(pool, chunk_id)
+        assert file.decode() == "email,f\n" + "".join(f"k{number}@x,{number}\n" for number in range(7))
+        assert sha256(file).digest() == await pool.fetchval("SELECT sha256 FROM syncd.chunk WHERE id = $1", chunk_id)
+
+
 async def test_sent_rows_are_the_cells_that_were_sent(pool: Pool, lease: Lease) -> None:
     await enqueue(pool, " A@x", f="x\r\ny", g="z" * 200_000)
     chunk, _ = await under_way(lease)
@@ -113,6 +125,21 @@ async def test_the_next_chunk_is_the_oldest_or_the_smallest_to_probe_with(pool: 
     assert oldest is not None
     assert smallest is not None
     assert (oldest.id, smallest.id) == (1, 2)
+
+
+async def test_pushes_take_turns_whatever_one_of_them_has_waiting(pool: Pool, lease: Lease) -> None:
+    others = with_fields(PUSH, name="others")
+    for key, push in (("a@x", PUSH), ("b@x", PUSH), ("c@x", PUSH), ("d@x", others), ("e@x", others)):
+        await enqueue(pool, key, push=push.name, f=1)
+        await claim(lease, push)
+        await seal_all(lease, push)
+    went = []
+    for batch_id in range(5):
+        chunk = await next_chunk(lease)
+        assert chunk is not None
+        await submit(lease, chunk, batch_id)
+        went.append((chunk.push, chunk.id))
+    assert went == [("contacts", 1), ("others", 4), ("contacts", 2), ("others", 5), ("contacts", 3)]
 
 
 async def test_a_chunk_waits_for_its_time_its_push_and_its_list(pool: Pool, lease: Lease) -> None:

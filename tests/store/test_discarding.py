@@ -41,7 +41,7 @@ async def find(pool: Pool, chosen: Chosen = ALL) -> Found:
 async def test_what_waits_is_cancelled_and_what_a_chunk_carries_is_not(lease: Lease, pool: Pool) -> None:
     carried, parked, held, pending = (
         await enqueue(pool, "a@x", f=1),
-        await enqueue(pool, "b@x", f=None),
+        await enqueue(pool, "b@x", company=None),
         await enqueue(pool, "c@x", f=1),
         await enqueue(pool, "d@x", f=1),
     )

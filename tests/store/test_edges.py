@@ -12,7 +12,8 @@ from syncd.core.faults import Fault, Nature
 from syncd.core.states import Edges
 from syncd.core.values import ExportStatus, ImportStatus
 from syncd.core.windows import Window
-from syncd.store import chunks, cursors, exports, imports, pauses, planning, pulls, pushes
+from syncd.store import batches, chunks, cursors, exports, imports, pauses, planning, pulls, pushes
+from syncd.store.batches import Batch
 from syncd.store.imports import Job
 from syncd.store.leases import Connection, Pool
 from syncd.store.pauses import Choice
@@ -45,6 +46,16 @@ NEW: dict[str, str] = {
         ), line AS (
             INSERT INTO syncd.chunk_row (chunk_id, ordinal, key_norm, line) SELECT id, 0, 'a@x', E'a@x,1\\n' FROM chunk
         ) SELECT id FROM chunk
+    """,
+    "sync_batch": """
+        WITH batch AS (
+            INSERT INTO syncd.sync_batch (instance, push, urgent, lookup_field, row_count, byte_count, next_ordinal, opened_at, state,
+                                          submitted_at, ended_at)
+            VALUES ('acme', 'contacts', false, 'email', CASE WHEN $1 = 'settled' THEN 0 ELSE 1 END, 9, 1, now(), $1,
+                    CASE WHEN $1 <> 'open' THEN now() END, CASE WHEN $1 IN ('settled', 'refused', 'absent') THEN now() END) RETURNING id
+        ), record AS (
+            INSERT INTO syncd.sync_record (batch_id, ordinal, key_norm, record) SELECT id, 0, 'a@x', '{}' FROM batch
+        ) SELECT id FROM batch
     """,
     "pull_window": """
         WITH pull AS (
@@ -133,6 +144,20 @@ CHUNK_MOVES: dict[str, Move] = {
     "open → dissolved, sealed → dissolved": lambda c, row: chunks.dissolve(c, row, "why", NOW),
 }
 
+
+def batch(row: int) -> Batch:
+    return Batch(row, "contacts", "submitting", False, "email", None, 1, 9, NOW, NOW)
+
+
+BATCH_MOVES: dict[str, Move] = {
+    "open → submitting": lambda c, row: batches.to_submitting(c, row, NOW),
+    "submitting → settled": lambda c, row: batches.settle(c, batch(row), {}, "r#1", NOW),
+    "submitting → refused": lambda c, row: batches.to_refused(c, row, "why", NOW),
+    "submitting → unconfirmed": lambda c, row: batches.to_unconfirmed(c, row, "why"),
+    "submitting → unconfirmed (the daemon died)": lambda c, row: batches.orphaned(c, "acme"),
+    "unconfirmed → absent": lambda c, row: batches.to_absent(c, row, "why", NOW),
+}
+
 HOUR = timedelta(hours=1)
 
 
@@ -178,6 +203,7 @@ PUSH_MOVES: dict[str, Move] = {
 MOVES: dict[str, tuple[Edges, dict[str, Move]]] = {
     "import_job": (states.IMPORT_JOB, JOB_MOVES),
     "chunk": (states.CHUNK, CHUNK_MOVES),
+    "sync_batch": (states.SYNC_BATCH, BATCH_MOVES),
     "export": (states.EXPORT, EXPORT_MOVES),
     "pull_window": (states.WINDOW, WINDOW_MOVES),
     "pull": (states.PULL, PULL_MOVES),
@@ -212,10 +238,10 @@ async def test_each_function_moves_the_edges_it_says_and_no_others(pool: Pool, t
                 row = await connection.fetchval(NEW[table], state)
                 before = await connection.fetchval(f"SELECT min(r::text) FROM syncd.{table} r")
                 answer = await move(connection, row)
-                where = "id = $1" if table in ("import_job", "chunk", "export", "pull_window") else "$1::bigint > 0"
+                where = "id = $1" if table in ("import_job", "chunk", "sync_batch", "export", "pull_window") else "$1::bigint > 0"
                 after = await connection.fetchrow(f"SELECT state, r::text FROM syncd.{table} r WHERE {where}", row)
                 assert after is not None
-                if table in ("import_job", "chunk", "export"):
+                if table in ("import_job", "chunk", "sync_batch", "export"):
                     assert bool(answer) == (after[1] != before), (title, state, answer)
                 if after["state"] != state or (bool(answer) and (state, state) in said(title)):
                     moved.add((state, after["state"]))
@@ -228,6 +254,7 @@ async def test_each_function_moves_the_edges_it_says_and_no_others(pool: Pool, t
     [
         ("import_job", set()),
         ("chunk", set()),
+        ("sync_batch", set()),
         ("export", set()),
         ("pull_window", set()),
         ("pull", set()),

@@ -137,7 +137,7 @@ async def test_a_look_notes_what_marketo_says_and_never_goes_back(pool: Pool, le
         pool, "SELECT state, polls, processed, failed, warnings, message, started_at, finished_at, looked_at FROM syncd.import_job"
     )
     assert row == ("complete", 3, 5, 2, 1, "done", NOW + MINUTE, NOW + 3 * MINUTE, NOW + 3 * MINUTE)
-    assert await imports.recent_runs(pool, "acme") == [2 * MINUTE]
+    assert await imports.recent_runs(pool, "acme", 2) == [2.5 * MINUTE], "it may have run before it was seen to"
     assert await imports.longest_run(pool, "acme", NOW, running.id) == 3 * MINUTE
     assert await imports.longest_run(pool, "acme", NOW + 4 * MINUTE, running.id) == timedelta()
 

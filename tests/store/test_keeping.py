@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 import asyncpg
 import pytest
 
-from syncd.store import deadletters, keeping, outbox
+from syncd.store import deadletters, history, keeping
 from syncd.store.deadletters import Selection
 from syncd.store.keeping import Place
 from syncd.store.leases import Connection, Lease, Pool
@@ -189,6 +189,6 @@ async def test_the_earlier_of_two_clocks_counts(pool: Pool) -> None:
 
 async def test_new_partitions_have_what_erasing_needs(pool: Pool) -> None:
     async with pool.acquire() as connection:
-        await outbox.ensure_partition(connection, DAY)
+        await history.ensure_partition(connection, DAY)
     (options,) = await table(pool, "SELECT reloptions FROM pg_class WHERE relname = 'change_history_20260302'")
     assert "autovacuum_vacuum_scale_factor=0.02" in options[0]

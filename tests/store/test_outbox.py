@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from syncd.core.settings import Push
-from syncd.store import outbox
+from syncd.store import history, outbox
 from syncd.store.leases import Lease, Pool
 from tests.store.outgoing import (
     NOW,
@@ -94,13 +94,13 @@ async def test_a_full_chunk_is_sealed_in_the_claim(pool: Pool, lease: Lease) -> 
 
 async def test_superseded_and_rejected_changes_end_in_the_history_and_clearings_are_parked(pool: Pool, lease: Lease) -> None:
     first, second = await enqueue(pool, "a@x", f=1), await enqueue(pool, "A@x", f=2)
-    wrong, clearing = await enqueue(pool, "b@x", f=[1]), await enqueue(pool, "c@x", f=None)
+    wrong, clearing = await enqueue(pool, "b@x", f=[1]), await enqueue(pool, "c@x", company=None)
     await claim(lease)
     assert await states(pool) == {first: "superseded", second: "in_chunk", wrong: "rejected", clearing: "parked"}
     why = await reasons(pool)
     assert (why[first], why[second]) == (f"change {second} set its fields again", None)
     assert "no text, number or boolean" in str(why[wrong])
-    assert "clears f" in str(why[clearing])
+    assert "clears company" in str(why[clearing])
     assert await pool.fetchval("SELECT count(*) FROM syncd.change_history WHERE settled_at = $1", NOW) == 2
 
 
@@ -229,8 +229,8 @@ async def test_a_claim_reads_by_its_partial_index_whatever_else_there_is(pool: P
 async def test_two_sessions_that_need_the_same_new_partition_both_go_on(pool: Pool) -> None:
     async with pool.acquire() as one, pool.acquire() as two:
         async with one.transaction():
-            await outbox.ensure_partition(one, NOW.date())
-            waiting = started(outbox.ensure_partition(two, NOW.date()))
+            await history.ensure_partition(one, NOW.date())
+            waiting = started(history.ensure_partition(two, NOW.date()))
             await until_blocked(pool, waiting)
         await asyncio.wait_for(waiting, 10)
 
@@ -242,7 +242,7 @@ async def test_late_rows_are_looked_up_by_their_keys_before_anything_is_known_of
                   '2026-03-02', '2026-03-02' FROM generate_series(1, 20000) n"""
     )
     moment = datetime(2026, 3, 2, tzinfo=UTC)
-    rows = await pool.fetch("EXPLAIN " + outbox.OVERWRITTEN, "acme", [1, 2], ["k1", "k2"], [moment, moment], "email", [1, 2])
+    rows = await pool.fetch("EXPLAIN " + outbox.OVERWRITTEN, "acme", [1, 2], ["k1", "k2"], [moment, moment], "email", [1, 2], ["contacts"])
     plan = "\n".join(row[0] for row in rows)
     assert "instance_key_norm_id_idx" in plan
     assert "Seq Scan" not in plan

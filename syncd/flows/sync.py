@@ -1,0 +1,204 @@
+"""Out, without a file: sync batches are filled with urgent changes, and sent by Sync Leads, one call at a time."""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import structlog
+
+from syncd.core.batching import MOST_BYTES, MOST_RECORDS
+from syncd.core.clock import Clock
+from syncd.core.faults import Fault, Nature
+from syncd.core.pack import Target, pack
+from syncd.core.retry import SLOW_RETRY, backoff, decide
+from syncd.core.settings import Push
+from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, Outcome, Worked, describe_error, shielded
+from syncd.flows.preflight import Checks
+from syncd.marketo.errors import REST_NATURES
+from syncd.marketo.sync import SyncAnswer, Synced, SyncLeads
+from syncd.ops.metrics import Metrics
+from syncd.store import batches, outbox, pushes
+from syncd.store.batches import Batch, Verdict
+from syncd.store.leases import Lease
+from syncd.store.outbox import kin_of
+
+log = structlog.get_logger()
+
+GATHER = timedelta(seconds=5)
+"""How long a batch that is not full waits for more records: one call costs as much as another."""
+FULL = 0.9
+"""Of a call's bytes: the next record may not fit any more."""
+ABSENT_AFTER = timedelta(minutes=10)
+"""Marketo has given up a call of which nobody knows the answer long before (protocol 2: after 90 s)."""
+PASSING = frozenset({Nature.TRANSIENT, Nature.TOKEN, Nature.RATE, Nature.QUOTA})
+MOST_ATTEMPTS = 5
+"""Of a record that Marketo refuses for a passing reason."""
+
+
+class Syncer:
+    """Sends what must not wait for a file, or fills none."""
+
+    name = "sync"
+
+    def __init__(
+        self,
+        instance: str,
+        settings: Sequence[Push],
+        api: SyncLeads,
+        lease: Lease,
+        clock: Clock,
+        metrics: Metrics,
+        jitter: random.Random,
+        checks: Checks | None = None,
+    ) -> None:
+        self.instance = instance
+        self._pushes = {push.name: push for push in settings}
+        self._checks = checks
+        self._api = api
+        self._lease = lease
+        self._clock = clock
+        self._metrics = metrics
+        self._jitter = jitter
+        self._not_before: datetime | None = None
+        self._faults = 0  # passing ones in a row
+        self._unwritten: Callable[[], Coroutine[Any, Any, Outcome]] | None = None  # what became of the last call
+        self._log = log.bind(instance=instance)
+
+    async def step(self) -> Outcome:
+        """Send one batch; or wait until there is one."""
+        if self._unwritten is not None:
+            return await self._write(self._unwritten)
+        now = self._clock.now()
+        running = await pushes.running(self._lease.pool, self.instance)
+        if running and self._checks is not None and (held := await self._checks.take_up()) is not None:
+            return held
+        for name in sorted(running & self._pushes.keys()):
+            await self._gather_urgent(self._pushes[name], now)
+        live = await batches.live(self._lease.pool, self.instance)
+        await self._clean_up(live, now)
+        if self._not_before is not None and now < self._not_before:
+            return Idle(min(self._not_before, now + SECOND))
+        batch = next((one for one in live if one.state == "open" and one.push in running and _is_due(one, now)), None)
+        return Idle(now + SECOND) if batch is None else await self._send(batch)
+
+    async def close(self) -> None:
+        """Write what became of the last call, if the database would not take it before: a restart could only call it unconfirmed."""
+        if self._unwritten is not None:
+            try:
+                await self._write(self._unwritten)
+            except DATABASE_FAULTS as error:
+                self._log.warning("batch_not_written", error=describe_error(error))
+
+    async def _gather_urgent(self, push: Push, now: datetime) -> None:
+        checks, kin = self._checks, kin_of(push, self._pushes.values())
+        against = checks.of(push) if checks is not None else None
+        target = Target(push.lookup_field, push.format, push.max_body_bytes, 0, push.clear_with, push.list_id, True, checks=against)
+        async with self._lease.transaction() as connection:
+            seen = await outbox.urgent(connection, self.instance, push, MOST_RECORDS, now, kin)
+            if not seen.changes:
+                return
+            passing = await outbox.passable(connection, self.instance, push, seen, kin)
+            ahead = pack(passing.changes, {}, (), replace(target, ids=passing.ids))
+            rest = [change for change in seen.changes if change.key_norm not in passing.ids]
+            packing = await asyncio.to_thread(pack, rest, seen.claimed, (), target)
+            await outbox.claim(connection, self.instance, push, packing, now, urgent=True)
+            await outbox.claim(connection, self.instance, push, ahead, now, urgent=True, passed=passing.chunks)
+        for each in (packing, ahead):
+            self._metrics.claimed(self.instance, push.name, each)
+            if checks is not None:
+                checks.note(each)
+
+    async def _clean_up(self, live: Sequence[Batch], now: datetime) -> None:
+        for batch in live:
+            if batch.state == "submitting":
+                # Between two steps no call is under way: it began in a commit that the database did not confirm; nothing was sent.
+                message = "the database did not confirm its beginning, so that nothing was sent"
+                async with self._lease.transaction() as connection:
+                    await batches.to_refused(connection, batch.id, message, now)
+                self._log.warning("batch_taken_back", push=batch.push, batch=batch.id)
+            elif batch.state == "unconfirmed" and batch.submitted_at is not None and batch.submitted_at + ABSENT_AFTER <= now:
+                message = "nobody knows whether Marketo executed it; its changes go again"
+                async with self._lease.transaction() as connection:
+                    await batches.to_absent(connection, batch.id, message, now)
+                self._log.warning("batch_absent", push=batch.push, batch=batch.id, reason=message)
+
+    async def _send(self, batch: Batch) -> Outcome:
+        records = await batches.records(self._lease.pool, batch.id)
+        async with self._lease.transaction() as connection:
+            if await batches.to_submitting(connection, batch.id, self._clock.now()) is None:
+                return Worked(0)
+        try:
+            answer = await self._api.write(
+                [record for _, record in records], lookup_field=batch.lookup_field, partition=batch.partition, urgent=batch.urgent
+            )
+        except Fault as fault:
+            self._metrics.fault(self.instance, fault)
+            return await self._write(partial(self._met, fault, batch))
+        except DATABASE_FAULTS as error:
+            # The ledger of calls could not be asked, so that nothing was sent.
+            unsent = Fault(Nature.TRANSIENT, "database", describe_error(error), "sync_leads", executed=False)
+            return await self._write(partial(self._met, unsent, batch))
+        return await self._write(partial(self._settle, batch, [ordinal for ordinal, _ in records], answer))
+
+    async def _write(self, write: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
+        """Write what became of a call; should the database be away, the next step tries again, for nobody else knows it."""
+        self._unwritten = write
+
+        async def until_written() -> Outcome:
+            outcome = await write()
+            self._unwritten = None
+            return outcome
+
+        return await shielded(until_written())
+
+    async def _settle(self, batch: Batch, ordinals: Sequence[int], answer: SyncAnswer) -> Outcome:
+        skipped = {ordinal: one for ordinal, one in zip(ordinals, answer.records, strict=True) if one.status == "skipped"}
+        attempts = await batches.attempts(self._lease.pool, batch.id) if skipped else {}
+        verdicts = {ordinal: _verdict(one, attempts.get(ordinal, 0)) for ordinal, one in skipped.items()}
+        async with self._lease.transaction() as connection:
+            counts = await batches.settle(connection, batch, verdicts, answer.request_id, self._clock.now())
+        self._faults, self._not_before = 0, None
+        if counts is not None:
+            self._metrics.settled(self.instance, batch.push, counts)
+            self._log.info("batch_settled", push=batch.push, batch=batch.id, urgent=batch.urgent, request_id=answer.request_id, **counts)
+        return Worked(batch.row_count)
+
+    async def _met(self, fault: Fault, batch: Batch) -> Outcome:
+        """What a failed call leaves behind, by whether Marketo may have acted on it (architecture.md, sync batch)."""
+        now, message = self._clock.now(), str(fault)
+        bound = self._log.bind(push=batch.push, batch=batch.id, fault=message)
+        async with self._lease.transaction() as connection:
+            if fault.executed is None:
+                await batches.to_unconfirmed(connection, batch.id, message)
+            else:
+                await batches.to_refused(connection, batch.id, message, now)
+                if fault.nature not in PASSING:
+                    await pushes.block(connection, self.instance, batch.push, now + SLOW_RETRY, message)
+        self._faults += 1
+        if fault.executed is None:
+            bound.warning("batch_unconfirmed", records=batch.row_count)
+        elif fault.nature in PASSING:
+            bound.info("batch_refused", records=batch.row_count)
+        else:
+            bound.error("push_blocked", retry_at=(now + SLOW_RETRY).isoformat())
+            return Worked(0)
+        decision = decide(fault, self._faults, now, self._jitter.random())
+        self._not_before = decision.at if fault.nature is Nature.QUOTA else now + backoff(self._faults, self._jitter.random())
+        return Worked(0)
+
+
+def _is_due(batch: Batch, now: datetime) -> bool:
+    full = batch.row_count >= MOST_RECORDS or batch.byte_count >= FULL * MOST_BYTES
+    return batch.urgent or full or not now < batch.opened_at + GATHER
+
+
+def _verdict(skipped: Synced, attempts: int) -> Verdict:
+    """Bad data is rejected, passing trouble goes again a bounded number of times."""
+    reason = f"Marketo skipped it: {skipped.code} {skipped.message}".rstrip()
+    if REST_NATURES.get(skipped.code, Nature.UNKNOWN) in PASSING | {Nature.UNKNOWN} and attempts + 1 < MOST_ATTEMPTS:
+        return Verdict("pending", reason)
+    return Verdict("rejected", reason)

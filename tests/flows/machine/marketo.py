@@ -1,0 +1,239 @@
+"""A model of Marketo's import queue and of the leads behind it: what it does is decided by the plan, never by chance.
+
+It stands in for `marketo/imports.py`, and reads the files by itself, so that a misreading is not shared.
+"""
+
+import csv
+import io
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from syncd.core.clock import Clock
+from syncd.core.faults import Fault, Nature
+from syncd.core.settings import SEPARATORS, Format
+from syncd.core.values import ImportState, ImportStatus
+from syncd.marketo.errors import garbled, http_fault, rest_fault
+from syncd.marketo.imports import Imports, Submitted, envelope_bytes
+
+RUNNING, QUEUE = 2, 10  # protocol 4
+BAD, WARN, POISON = "!bad", "!warn", "!poison"
+"""How values begin that fail their row, earn it a warning, or fail the whole job once their row is reached."""
+NEVER_EXECUTED = ("1003", "1016", "1019", "413", "602", "603", "606", "607", "1999")
+MAY_BE_EXECUTED = ("611", "999", "http_502", "garbled")
+
+
+class Died(Exception):  # noqa: N818 - what a kill -9 looks like from within
+    """The process ends here."""
+
+
+Row = dict[str, str]
+
+
+@dataclass
+class Job:
+    """An import in the queue; a stranger's has no rows that matter."""
+
+    batch_id: int
+    lasts: timedelta
+    ours: bool = False
+    lookup_field: str = "email"
+    list_id: int | None = None
+    file_format: Format = "csv"
+    header: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    fails_at: int = 0  # the row before which the job as a whole fails; behind the last: it doesn't
+    doubtful: bool = False  # nobody tells us of it, or it goes again although it was imported in part
+    started_at: datetime | None = None
+    state: ImportState = "queued"
+    failed: list[tuple[Row, str]] = field(default_factory=list)
+    warned: list[tuple[Row, str]] = field(default_factory=list)
+
+    @property
+    def keys(self) -> set[tuple[str, str]]:
+        """The leads that it is about."""
+        return {(self.lookup_field, folded(row[self.lookup_field])) for row in self.rows}
+
+
+class Marketo(Imports):
+    """The queue: FIFO, two running, ten in all. `script` holds what becomes of the next submissions."""
+
+    def __init__(self, clock: Clock, run: timedelta, slots: int, running: int, body_limit: int) -> None:
+        self._clock = clock
+        self._run = run
+        self._ours_at_most = 1 if running == 1 else slots
+        self._body_limit = body_limit
+        self._at = clock.now()
+        self.jobs: list[Job] = []
+        self.leads: dict[tuple[str, str], Row] = {}
+        self.written: dict[tuple[tuple[str, str], str, str], bool] = {}
+        """(lead, field, value) → whether a doubtful job has written it."""
+        self.script: deque[str] = deque()
+        self.status_away = False
+        self.results: str = "ok"
+        self.during: Callable[[], Awaitable[None]] | None = None
+
+    def live(self) -> list[Job]:
+        """What is queued or running now, in order."""
+        self.pass_time()
+        return [job for job in self.jobs if job.state in ("queued", "importing")]
+
+    def pass_time(self) -> None:
+        """Let the queue do what it has done by now."""
+        while running := [job for job in self.jobs if job.state in ("queued", "importing")][:RUNNING]:
+            for job in running:
+                if job.started_at is None:
+                    job.started_at, job.state = self._at, "importing"
+            first = min(running, key=_ends_at)
+            if _ends_at(first) > self._clock.now():
+                break
+            self._at = _ends_at(first)
+            self._finish(first)
+        self._at = self._clock.now()
+
+    def busy_for(self) -> float:
+        """Seconds until the next job ends; none when the queue is empty."""
+        running = [_ends_at(job) for job in self.live() if job.state == "importing"]
+        return (min(running) - self._clock.now()).total_seconds() if running else 0.0
+
+    def add_foreign(self, lasts: timedelta, list_id: int | None) -> None:
+        """A stranger's import, when there is room for it."""
+        if len(self.live()) < QUEUE:
+            self.jobs.append(Job(len(self.jobs) + 1, lasts, list_id=list_id))
+
+    async def submit(
+        self,
+        file: Sequence[bytes],
+        *,
+        sha256: str,
+        format: Format,  # noqa: A002 - Marketo's word
+        lookup_field: str = "email",
+        list_id: int | None = None,
+        partition: str | None = None,
+    ) -> Submitted:
+        """As the script says; the queue's own refusals come first. What happens meanwhile happens before the answer is read."""
+        assert (partition == "west") == (lookup_field != "email"), "the partition of the push"
+        outcome = self.script.popleft() if self.script else "ok"
+        if outcome == "dies before":
+            raise Died
+        body = b"".join(file)
+        refusal = self._refusal(len(body) + envelope_bytes(format), list_id, outcome)
+        job = None
+        if refusal is None:
+            job = self._accept(body, format, lookup_field, list_id, outcome)
+        await self._meanwhile()
+        if outcome == "dies after":
+            raise Died
+        if outcome in MAY_BE_EXECUTED or outcome == "lost":
+            raise _fault("http_502" if outcome == "lost" else outcome, "import")
+        if refusal is not None:
+            raise refusal
+        assert job is not None
+        return Submitted(job.batch_id, "queued", f"r#{job.batch_id}")
+
+    async def status(self, batch_id: int) -> ImportStatus:
+        """How far the job is."""
+        await self._meanwhile()
+        job = self._job(batch_id)
+        if self.status_away:
+            raise _fault("611", "import_status")
+        return ImportStatus(batch_id, job.state, 0, len(job.failed), len(job.warned))
+
+    async def failures(self, batch_id: int) -> bytes:
+        """The rows that were not imported; the last of them missing when results are short."""
+        job = self._job(batch_id)
+        return await self._file(job, job.failed, "Import Failure Reason")
+
+    async def warnings(self, batch_id: int) -> bytes:
+        """The rows that were imported with a warning."""
+        job = self._job(batch_id)
+        return await self._file(job, job.warned, "Import Warning Reason")
+
+    def _job(self, batch_id: int) -> Job:
+        self.pass_time()
+        (job,) = [job for job in self.jobs if job.batch_id == batch_id]
+        assert job.ours
+        return job
+
+    async def _file(self, job: Job, rows: list[tuple[Row, str]], reason: str) -> bytes:
+        await self._meanwhile()
+        if self.results == "away":
+            raise Fault(Nature.TRANSIENT, "http_404", "not ready", "import_failures")
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, delimiter=SEPARATORS[job.file_format])
+        writer.writerow([*job.header, reason])
+        writer.writerows([*row.values(), why] for row, why in (rows[:-1] if self.results == "short" else rows))
+        return text.getvalue().encode()
+
+    async def _meanwhile(self) -> None:
+        during, self.during = self.during, None
+        if during is not None:
+            await during()
+        self.pass_time()
+
+    def _refusal(self, size: int, list_id: int | None, outcome: str) -> Fault | None:
+        live = self.live()
+        if size > self._body_limit:
+            return _fault("413", "import")
+        if outcome in NEVER_EXECUTED or outcome in MAY_BE_EXECUTED:
+            return _fault(outcome, "import")
+        if len(live) >= QUEUE:
+            return _fault("1016", "import")
+        if list_id is not None and any(job.list_id == list_id for job in live):
+            return _fault("1019", "import")
+        return None
+
+    def _accept(self, body: bytes, file_format: Format, lookup_field: str, list_id: int | None, outcome: str) -> Job:
+        header, *cells = csv.reader(io.StringIO(body.decode(), newline=""), delimiter=SEPARATORS[file_format])
+        rows = [dict(zip(header, row, strict=True)) for row in cells]
+        # Up to twice as long as the shortest: what `is_absent` allows for, and no more than that.
+        lasts = self._run * (1 + len(self.jobs) % 3 / 2)
+        job = Job(len(self.jobs) + 1, lasts, True, lookup_field, list_id, file_format, header, rows)
+        poisoned = (number for number, row in enumerate(rows) if any(value.startswith(POISON) for value in row.values()))
+        job.fails_at = min(next(poisoned, len(rows)), len(rows) // 2 if outcome == "fails" else len(rows))
+        job.doubtful = job.fails_at < len(rows) or outcome in ("lost", "dies after")
+        ours = [other for other in self.live() if other.ours]
+        assert len(job.keys) == len(rows) > 0, "one row per key"
+        assert all(job.keys.isdisjoint(other.keys) for other in ours), "no key in two live jobs"
+        assert len(ours) < self._ours_at_most, "no more slots than are ours"
+        self.jobs.append(job)
+        return job
+
+    def _finish(self, job: Job) -> None:
+        job.state = "complete" if job.fails_at == len(job.rows) else "failed"
+        for row in job.rows[: job.fails_at]:
+            if any(value.startswith(BAD) for value in row.values()):
+                job.failed.append((row, "a value is bad"))
+                continue
+            if any(value.startswith(WARN) for value in row.values()):
+                job.warned.append((row, "a value is odd"))
+            self._write(job, row)
+
+    def _write(self, job: Job, row: Row) -> None:
+        lead = job.lookup_field, folded(row[job.lookup_field])
+        values = {name: value for name, value in row.items() if name != job.lookup_field}
+        self.leads.setdefault(lead, {}).update(values)
+        for name, value in values.items():
+            self.written[lead, name, value] = job.doubtful or self.written.get((lead, name, value), False)
+
+
+def folded(key: str) -> str:
+    """How Marketo is taken to compare keys."""
+    return key.strip().lower()
+
+
+def _ends_at(job: Job) -> datetime:
+    assert job.started_at is not None
+    return job.started_at + job.lasts
+
+
+def _fault(code: str, endpoint: str) -> Fault:
+    match code:
+        case "413":
+            return http_fault(413, "", endpoint)
+        case "http_502":
+            return http_fault(502, "bad gateway", endpoint)
+        case "garbled":
+            return garbled("half a reply", endpoint)
+    return rest_fault(code, "scripted", endpoint, None)
