@@ -10,6 +10,10 @@ ALTER TABLE syncd.outbox ADD COLUMN passed bigint, ADD CHECK (passed IS NULL OR 
 COMMENT ON COLUMN syncd.outbox.passed IS 'The unsettled chunk with the same key that an urgent change has passed, by the lead''s id; it goes once more after that';
 CREATE INDEX outbox_passed ON syncd.outbox (passed) WHERE passed IS NOT NULL;
 
+ALTER TABLE syncd.outbox ADD COLUMN by_file boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN syncd.outbox.by_file IS 'Sync Leads would not have it, but an import may: several leads have its key, or it sets fields of a company';
+CREATE INDEX outbox_by_file ON syncd.outbox (chunk_id) WHERE by_file;
+
 DROP INDEX syncd.outbox_claimable;
 CREATE INDEX outbox_claimable ON syncd.outbox (instance, push, id) WHERE state = 'pending' AND waits_for IS NULL AND priority = 'normal';
 CREATE INDEX outbox_urgent    ON syncd.outbox (instance, push, id) WHERE state = 'pending' AND waits_for IS NULL AND priority = 'urgent';

@@ -166,7 +166,9 @@ async def _replayed(connection: Connection, instance: str) -> AsyncIterator[tupl
         yield current, expected
 
 
-def _sent(name: str, value: object) -> str:
+def _sent(name: str, value: object) -> str | None:
+    if value is None or value == "":
+        return None
     text = value if isinstance(value, str) else format(value, "f") if isinstance(value, Decimal) else json.dumps(value)
     return canonical(name, text)
 

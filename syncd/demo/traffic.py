@@ -32,7 +32,7 @@ _NOTES = (
     " spaces around ",
     "a < b & c > d",
     "null",
-    "emoji 🚀 inside",
+    "an umbrella ☂ inside",
 )
 
 Change = tuple[str, dict[str, Any]]

@@ -134,7 +134,8 @@ def _target(push: Push, checks: Checks | None) -> Target:
 
 
 def _may_go_by_sync(push: Push, chunk: OpenChunk) -> bool:
-    return push.list_id is None and COMPANY_FIELDS.isdisjoint(chunk.columns) and sync_is_cheaper(chunk.row_count, chunk.byte_count)
+    writable = push.list_id is None and not chunk.by_file and COMPANY_FIELDS.isdisjoint(chunk.columns)
+    return writable and sync_is_cheaper(chunk.row_count, chunk.byte_count)
 
 
 class Submitter:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+import orjson
 import structlog
 
 from syncd.core.batching import MOST_BYTES, MOST_RECORDS
@@ -35,6 +36,8 @@ FULL = 0.9
 ABSENT_AFTER = timedelta(minutes=10)
 """Marketo has given up a call of which nobody knows the answer long before (protocol 2: after 90 s)."""
 PASSING = frozenset({Nature.TRANSIENT, Nature.TOKEN, Nature.RATE, Nature.QUOTA})
+FILES_CAN = frozenset({"1007", "1011", "1021"})
+"""Several leads match, of which an import takes the one last updated; a key, or a field of a company, that Sync Leads does not know."""
 MOST_ATTEMPTS = 5
 """Of a record that Marketo refuses for a passing reason."""
 
@@ -127,10 +130,12 @@ class Syncer:
                 self._log.warning("batch_absent", push=batch.push, batch=batch.id, reason=message)
 
     async def _send(self, batch: Batch) -> Outcome:
-        records = await batches.records(self._lease.pool, batch.id)
         async with self._lease.transaction() as connection:
-            if await batches.to_submitting(connection, batch.id, self._clock.now()) is None:
-                return Worked(0)
+            row_count = await batches.to_submitting(connection, batch.id, self._clock.now())
+        if row_count is None:
+            return Worked(0)
+        batch = replace(batch, row_count=row_count)  # the packer may have added some since it was read
+        records = await batches.records(self._lease.pool, batch.id)
         try:
             answer = await self._api.write(
                 [record for _, record in records], lookup_field=batch.lookup_field, partition=batch.partition, urgent=batch.urgent
@@ -142,7 +147,7 @@ class Syncer:
             # The ledger of calls could not be asked, so that nothing was sent.
             unsent = Fault(Nature.TRANSIENT, "database", describe_error(error), "sync_leads", executed=False)
             return await self._write(partial(self._met, unsent, batch))
-        return await self._write(partial(self._settle, batch, [ordinal for ordinal, _ in records], answer))
+        return await self._write(partial(self._settle, batch, records, answer))
 
     async def _write(self, write: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
         """Write what became of a call; should the database be away, the next step tries again, for nobody else knows it."""
@@ -155,10 +160,11 @@ class Syncer:
 
         return await shielded(until_written())
 
-    async def _settle(self, batch: Batch, ordinals: Sequence[int], answer: SyncAnswer) -> Outcome:
-        skipped = {ordinal: one for ordinal, one in zip(ordinals, answer.records, strict=True) if one.status == "skipped"}
+    async def _settle(self, batch: Batch, records: Sequence[tuple[int, str]], answer: SyncAnswer) -> Outcome:
+        told = zip(records, answer.records, strict=True)
+        skipped = {ordinal: (one, record) for (ordinal, record), one in told if one.status == "skipped"}
         attempts = await batches.attempts(self._lease.pool, batch.id) if skipped else {}
-        verdicts = {ordinal: _verdict(one, attempts.get(ordinal, 0)) for ordinal, one in skipped.items()}
+        verdicts = {ordinal: _verdict(one, attempts.get(ordinal, 0), record) for ordinal, (one, record) in skipped.items()}
         async with self._lease.transaction() as connection:
             counts = await batches.settle(connection, batch, verdicts, answer.request_id, self._clock.now())
         self._faults, self._not_before = 0, None
@@ -196,9 +202,11 @@ def _is_due(batch: Batch, now: datetime) -> bool:
     return batch.urgent or full or not now < batch.opened_at + GATHER
 
 
-def _verdict(skipped: Synced, attempts: int) -> Verdict:
-    """Bad data is rejected, passing trouble goes again a bounded number of times."""
+def _verdict(skipped: Synced, attempts: int, record: str) -> Verdict:
+    """Bad data is rejected, passing trouble goes again a bounded number of times, and what a file can do goes by one."""
     reason = f"Marketo skipped it: {skipped.code} {skipped.message}".rstrip()
+    if skipped.code in FILES_CAN and None not in orjson.loads(record).values():
+        return Verdict("file", reason)
     if REST_NATURES.get(skipped.code, Nature.UNKNOWN) in PASSING | {Nature.UNKNOWN} and attempts + 1 < MOST_ATTEMPTS:
         return Verdict("pending", reason)
     return Verdict("rejected", reason)

@@ -31,7 +31,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The end of a record's changes; `pending` sends them again."""
+    """The end of a record's changes; `pending` sends them again, `file` too, but not by Sync Leads."""
 
     state: str
     reason: str | None = None
@@ -59,7 +59,7 @@ SELECT id, push, state, urgent, lookup_field, partition, row_count, byte_count, 
 """
 RECORDS = "SELECT ordinal, record FROM syncd.sync_record WHERE batch_id = $1 ORDER BY ordinal"
 ATTEMPTS = "SELECT ordinal, max(attempt) AS attempt FROM syncd.outbox WHERE sync_batch_id = $1 GROUP BY ordinal"
-TO_SUBMITTING = "UPDATE syncd.sync_batch SET state = 'submitting', submitted_at = $2 WHERE id = $1 AND state = 'open' RETURNING id"
+TO_SUBMITTING = "UPDATE syncd.sync_batch SET state = 'submitting', submitted_at = $2 WHERE id = $1 AND state = 'open' RETURNING row_count"
 TO_SETTLED = """
 UPDATE syncd.sync_batch
    SET state = 'settled', ended_at = $2, request_id = $3, applied = $4, rejected = $5, unverified = $6, retried = $7
@@ -80,7 +80,8 @@ UPDATE syncd.sync_batch SET state = 'absent', ended_at = $2, message = $3 WHERE 
 END_CHANGES = """
 WITH ended AS (
     DELETE FROM syncd.outbox
-     WHERE sync_batch_id = $1 AND passed IS NULL AND coalesce($2::jsonb -> ordinal::text ->> 0, 'applied') <> 'pending' RETURNING *
+     WHERE sync_batch_id = $1 AND passed IS NULL AND coalesce($2::jsonb -> ordinal::text ->> 0, 'applied') NOT IN ('pending', 'file')
+    RETURNING *
 )
 INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, reason, attempt, sync_batch_id, created_at, settled_at,
                                   retry_of)
@@ -91,6 +92,8 @@ SELECT id, instance, push, key, key_norm, fields, coalesce($2::jsonb -> ordinal:
 # What was known not to be written has not been tried in vain: only an answer of its own counts.
 CHANGES_PENDING = """
 UPDATE syncd.outbox SET state = 'pending', sync_batch_id = NULL, ordinal = NULL, passed = NULL, attempt = attempt + $3,
+       by_file = by_file OR coalesce($2::jsonb -> ordinal::text ->> 0 = 'file', false),
+       priority = CASE WHEN $2::jsonb -> ordinal::text ->> 0 = 'file' THEN 'normal' ELSE priority END,
        reason = coalesce($2::jsonb -> ordinal::text ->> 1, $4)
  WHERE sync_batch_id = $1 AND NOT ($5 AND passed IS NOT NULL)
 """
@@ -166,7 +169,7 @@ async def attempts(pool: Pool, batch_id: int) -> dict[int, int]:
 
 
 async def to_submitting(connection: Connection, batch_id: int, now: datetime) -> int | None:
-    """open → submitting: written before the call, so that a crash leaves a trace."""
+    """open → submitting: written before the call, so that a crash leaves a trace. Returns how many records it has, no more to come."""
     return await connection.fetchval(TO_SUBMITTING, batch_id, now)  # type: ignore[no-any-return]
 
 
@@ -182,7 +185,7 @@ async def settle(
         "applied": batch.row_count - len(verdicts),
         "rejected": count["rejected"],
         "unverified": count["unverified"],
-        "retried": count["pending"],
+        "retried": count["pending"] + count["file"],
     }
     if await connection.fetchval(TO_SETTLED, batch.id, now, request_id, *counts.values()) is None:
         return None

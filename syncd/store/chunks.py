@@ -34,12 +34,13 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class OpenChunk:
-    """A chunk that takes rows still."""
+    """A chunk that takes rows still. `by_file` says that it has some that Sync Leads would not have."""
 
     id: int
     columns: Sequence[str]
     row_count: int
     byte_count: int
+    by_file: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,8 @@ SELECT count(*) FILTER (WHERE state = 'sealed') AS sealed, count(*) FILTER (WHER
   FROM syncd.chunk WHERE instance = $1 AND push = $2 AND state IN ('open', 'sealed')
 """
 OLD_OPEN = """
-SELECT id, columns, row_count, byte_count FROM syncd.chunk
- WHERE instance = $1 AND push = $2 AND state = 'open' AND opened_at <= $3 ORDER BY id
+SELECT c.id, c.columns, c.row_count, c.byte_count, EXISTS (SELECT FROM syncd.outbox o WHERE o.chunk_id = c.id AND o.by_file) AS by_file
+  FROM syncd.chunk c WHERE c.instance = $1 AND c.push = $2 AND c.state = 'open' AND c.opened_at <= $3 ORDER BY c.id
 """
 SEAL = """
 UPDATE syncd.chunk c SET state = 'sealed', sealed_at = $2, sha256 = (

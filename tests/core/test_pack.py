@@ -72,12 +72,13 @@ def test_every_change_goes_one_way_and_every_file_is_what_it_says(
     before = [] if filling is None else [open_chunk(target, "a", filling)]
     packing = pack(changes, {"w": 5}, before, target)
 
-    in_rows = [number for each in (*packing.chunks, *packing.batches) for row in each.rows for number in row.change_ids]
+    rows = [row for chunk in packing.chunks for row in chunk.rows] + [row for batch in packing.batches for row in batch.rows]
+    in_rows = [number for row in rows for number in row.change_ids]
     apart = [ended[0] for ended in packing.ended] + [parked[0] for parked in packing.parked]
     waiting = [waits[0] for waits in packing.waiting]
     assert sorted(in_rows + apart + waiting + packing.left) == [change.id for change in changes]
 
-    placed = [row.key_norm for each in (*packing.chunks, *packing.batches) for row in each.rows]
+    placed = [row.key_norm for row in rows]
     assert len(set(placed)) == len(placed)
     for batch in packing.batches:
         assert [row.ordinal for row in batch.rows] == list(range(batch.next_ordinal))

@@ -222,6 +222,22 @@ async def test_each_record_has_an_end_of_its_own(house: Build) -> None:
     assert tuple(batch) == (1, 2, 0, 0)
 
 
+@pytest.mark.parametrize("urgent", [False, True])
+async def test_what_only_a_file_can_do_goes_by_one_after_all(house: Build, urgent: bool) -> None:
+    """Of several leads with one address an import takes the one last updated, where Sync Leads refuses to choose."""
+    home = await house(pushes=[PUSH])
+    first, second = (home.simulator.world.create({"email": "twin@example.org"}) for _ in range(2))
+    if urgent:
+        change = await home.enqueue_urgent("twin@example.org", '{"title": "t"}')
+    else:
+        (change,) = await home.enqueue(("twin@example.org", '{"title": "t"}'))
+    await home.run(200, home.all_ended)
+    assert (await home.fate(change))[0] == "applied"
+    assert sorted(lead.values.get("title", "") for lead in (first, second)) == ["", "t"]
+    assert await home.job_states() == ["settled"]
+    assert await home.pool.fetchval("SELECT retried FROM syncd.sync_batch") == 1
+
+
 async def test_passing_trouble_of_a_record_goes_again_a_bounded_number_of_times(house: Build) -> None:
     home = await house(pushes=[PUSH])
     home.simulator.script("sync_leads", Fault.SYNC_SKIPPED, 2)
