@@ -88,6 +88,7 @@ async def _describe(instance: Instance, wire: Wire, clock: Clock, path: str) -> 
     return [
         Finding(what, True, f"{len(fields)} fields"),
         *(_lookup_field(push, fields, path) for push in instance.pushes),
+        *(_clears(push) for push in instance.pushes),
         *(_pulled_fields(pull, fields, path) for pull in instance.pulls if pull.fields),
         *await _ways(instance, wire, Dictionary.of_rest(fields), clock, path),
     ]
@@ -219,6 +220,20 @@ def _skew(fault: Fault) -> str:
     if fault.clock_skew is None:
         return "the server does not tell its time"
     return f"this machine's clock is {abs(fault.clock_skew):.0f} s {'behind' if fault.clock_skew > 0 else 'ahead of'} the server's"
+
+
+def _clears(push: Push) -> Finding:
+    """How fields are emptied, and which can't be (protocol 4)."""
+    what = f"push {push.name}: clears"
+    if push.clear_with != "sync":
+        return Finding(
+            what, True, f"by a cell of the file, {push.clear_with}: as Marketo documents nothing of it, try it with one lead first"
+        )
+    if push.list_id is not None:
+        return Finding(what, True, "a change that clears a field is parked: Sync Leads adds to no list, and clear_with names no cell")
+    return Finding(
+        what, True, "by Sync Leads; of a company's fields (company, website, industry, …) none can be cleared without clear_with"
+    )
 
 
 def _lookup_field(push: Push, fields: Sequence[Field], path: str) -> Finding:
