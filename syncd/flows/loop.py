@@ -104,5 +104,37 @@ async def shielded(write: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+class LastWrite:
+    """What became of the last POST. Should the database be away, it is written by a later step: nobody else knows it."""
+
+    def __init__(self, event: str, logger: Any) -> None:
+        """`event` is logged when it could not be written before the end."""
+        self._event = event
+        self._log = logger
+        self._write: Callable[[], Coroutine[Any, Any, Outcome]] | None = None
+
+    async def again(self) -> Outcome | None:
+        """Write what could not be written before; None when there is nothing such."""
+        return None if self._write is None else await self.write(self._write)
+
+    async def write(self, write: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
+        """Write it, even when cancelled."""
+        self._write = write
+
+        async def until_written() -> Outcome:
+            outcome = await write()
+            self._write = None
+            return outcome
+
+        return await shielded(until_written())
+
+    async def close(self) -> None:
+        """Once more at the end: a restart could only call what was sent unconfirmed."""
+        try:
+            await self.again()
+        except DATABASE_FAULTS as error:
+            self._log.warning(self._event, error=describe_error(error))
+
+
 SECOND = timedelta(seconds=1)
 """How often a flow that waits for others' rows looks for them: NOTIFY would halve the writers' commits (decisions.md)."""

@@ -2,12 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
-from typing import Any
 
 import structlog
 
@@ -20,7 +19,7 @@ from syncd.core.retry import SLOW_RETRY, backoff, decide
 from syncd.core.settings import Limits, Push
 from syncd.core.slots import Room, wanted_in_flight
 from syncd.core.states import IN_QUEUE
-from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, Outcome, Worked, describe_error, shielded
+from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, LastWrite, Outcome, Worked, describe_error
 from syncd.flows.preflight import Checks
 from syncd.marketo.imports import Imports, Submitted, envelope_bytes
 from syncd.ops.metrics import Metrics
@@ -165,13 +164,13 @@ class Submitter:
         self._not_before: datetime | None = None
         self._room = Room()
         self._faults = 0  # other passing faults in a row
-        self._unwritten: Callable[[], Coroutine[Any, Any, Outcome]] | None = None  # what became of the last POST
         self._log = log.bind(instance=instance)
+        self._last = LastWrite("import_not_written", self._log)
 
     async def step(self) -> Outcome:
         """Submit one chunk; or wait until there is one, and room for it."""
-        if self._unwritten is not None:
-            return await self._write(self._unwritten)
+        if (written := await self._last.again()) is not None:
+            return written
         now = self._clock.now()
         if self._not_before is not None and now < self._not_before:
             return Idle(self._not_before)
@@ -192,12 +191,8 @@ class Submitter:
         return await self._submit(chunk)
 
     async def close(self) -> None:
-        """Write what became of the last POST, if the database would not take it before: a restart could only call it unconfirmed."""
-        if self._unwritten is not None:
-            try:
-                await self._write(self._unwritten)
-            except DATABASE_FAULTS as error:
-                self._log.warning("import_not_written", error=describe_error(error))
+        """Write what became of the last POST, if the database would not take it before."""
+        await self._last.close()
 
     async def _take_back(self, jobs: Iterable[Job]) -> None:
         """Between two steps no POST is under way: such a job began in a commit that the database did not confirm; nothing was sent."""
@@ -233,23 +228,12 @@ class Submitter:
             )
         except Fault as fault:
             self._metrics.fault(self.instance, fault)
-            return await self._write(partial(self._met, fault, chunk, job_id))
+            return await self._last.write(partial(self._met, fault, chunk, job_id))
         except DATABASE_FAULTS as error:
             # The ledger of calls could not be asked, so that nothing was sent.
             unsent = Fault(Nature.TRANSIENT, "database", describe_error(error), "import", executed=False)
-            return await self._write(partial(self._met, unsent, chunk, job_id))
-        return await self._write(partial(self._accepted, submitted, chunk, job_id))
-
-    async def _write(self, write: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
-        """Write what became of a POST; should the database be away, the next step tries again, for nobody else knows it."""
-        self._unwritten = write
-
-        async def until_written() -> Outcome:
-            outcome = await write()
-            self._unwritten = None
-            return outcome
-
-        return await shielded(until_written())
+            return await self._last.write(partial(self._met, unsent, chunk, job_id))
+        return await self._last.write(partial(self._accepted, submitted, chunk, job_id))
 
     async def _accepted(self, submitted: Submitted, chunk: Chunk, job_id: int) -> Outcome:
         now = self._clock.now()

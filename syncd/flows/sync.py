@@ -2,11 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
 
 import orjson
 import structlog
@@ -17,7 +16,7 @@ from syncd.core.faults import Fault, Nature
 from syncd.core.pack import Target, pack
 from syncd.core.retry import SLOW_RETRY, backoff, decide
 from syncd.core.settings import Push
-from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, Outcome, Worked, describe_error, shielded
+from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, LastWrite, Outcome, Worked, describe_error
 from syncd.flows.preflight import Checks
 from syncd.marketo.errors import REST_NATURES
 from syncd.marketo.sync import SyncAnswer, Synced, SyncLeads
@@ -68,13 +67,13 @@ class Syncer:
         self._jitter = jitter
         self._not_before: datetime | None = None
         self._faults = 0  # passing ones in a row
-        self._unwritten: Callable[[], Coroutine[Any, Any, Outcome]] | None = None  # what became of the last call
         self._log = log.bind(instance=instance)
+        self._last = LastWrite("batch_not_written", self._log)
 
     async def step(self) -> Outcome:
         """Send one batch; or wait until there is one."""
-        if self._unwritten is not None:
-            return await self._write(self._unwritten)
+        if (written := await self._last.again()) is not None:
+            return written
         now = self._clock.now()
         running = await pushes.running(self._lease.pool, self.instance)
         if running and self._checks is not None and (held := await self._checks.take_up()) is not None:
@@ -89,12 +88,8 @@ class Syncer:
         return Idle(now + SECOND) if batch is None else await self._send(batch)
 
     async def close(self) -> None:
-        """Write what became of the last call, if the database would not take it before: a restart could only call it unconfirmed."""
-        if self._unwritten is not None:
-            try:
-                await self._write(self._unwritten)
-            except DATABASE_FAULTS as error:
-                self._log.warning("batch_not_written", error=describe_error(error))
+        """Write what became of the last call, if the database would not take it before."""
+        await self._last.close()
 
     async def _gather_urgent(self, push: Push, now: datetime) -> None:
         checks, kin = self._checks, kin_of(push, self._pushes.values())
@@ -142,23 +137,12 @@ class Syncer:
             )
         except Fault as fault:
             self._metrics.fault(self.instance, fault)
-            return await self._write(partial(self._met, fault, batch))
+            return await self._last.write(partial(self._met, fault, batch))
         except DATABASE_FAULTS as error:
             # The ledger of calls could not be asked, so that nothing was sent.
             unsent = Fault(Nature.TRANSIENT, "database", describe_error(error), "sync_leads", executed=False)
-            return await self._write(partial(self._met, unsent, batch))
-        return await self._write(partial(self._settle, batch, records, answer))
-
-    async def _write(self, write: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
-        """Write what became of a call; should the database be away, the next step tries again, for nobody else knows it."""
-        self._unwritten = write
-
-        async def until_written() -> Outcome:
-            outcome = await write()
-            self._unwritten = None
-            return outcome
-
-        return await shielded(until_written())
+            return await self._last.write(partial(self._met, unsent, batch))
+        return await self._last.write(partial(self._settle, batch, records, answer))
 
     async def _settle(self, batch: Batch, records: Sequence[tuple[int, str]], answer: SyncAnswer) -> Outcome:
         told = zip(records, answer.records, strict=True)
