@@ -55,6 +55,7 @@ def _synced(entry: Any, request_id: str | None) -> Synced:
         case {"status": "created" | "updated"}:
             return Synced("written", whole(entry.get("id")))
         case {"status": "skipped"}:
-            reason = next((one for one in entry.get("reasons") or () if isinstance(one, dict)), {})
+            reasons = entry.get("reasons")
+            reason = next((one for one in reasons if isinstance(one, dict)), {}) if isinstance(reasons, list) else {}
             return Synced("skipped", code=storable(str(reason.get("code", ""))), message=presentable(str(reason.get("message", ""))))
     raise garbled("a record's status is none that is documented", ENDPOINT, request_id)
