@@ -101,6 +101,7 @@ class Packing:
     parked: list[tuple[int, str]] = field(default_factory=list)  # (change, reason)
     lacking: list[tuple[int, str, str]] = field(default_factory=list)  # (change, the field that it waits for, reason): parked as well
     left: list[int] = field(default_factory=list)
+    by_file: list[int] = field(default_factory=list)  # left, and not urgent any more: Sync Leads can't carry them
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,9 @@ def _coalesce(changes: Iterable[PendingChange], claimed: Mapping[str, int], targ
             packing.waiting.append((change.id, claimed[change.key_norm]))
             continue
         cells = _cells(change, target)
-        if not isinstance(cells, _Verdict):
+        if target.by_sync and not isinstance(cells, _Verdict) and not COMPANY_FIELDS.isdisjoint(cells):
+            packing.by_file.append(change.id)
+        elif not isinstance(cells, _Verdict):
             by_key.setdefault(change.key_norm, []).append((change, cells))
         elif cells.lacks is not None:
             packing.lacking.append((change.id, cells.lacks, cells.reason))
@@ -234,13 +237,13 @@ def _cells(change: PendingChange, target: Target) -> Cells | _Verdict:
         if isinstance(value, dict | list):
             return _Verdict("rejected", f"the value of {name} is no text, number or boolean")
         if value is None or value == "":
-            cells[name] = _CLEARS[target.clear_with]
+            cells[name] = None if target.by_sync else _CLEARS[target.clear_with]
         else:
             cells[name] = value if isinstance(value, str) else Truth(str(value).lower())
     own_key = cells.pop(target.lookup_field, None)
     if own_key is not None and _trimmed(own_key).lower() != _trimmed(change.key).lower():
         return _Verdict("rejected", f"its {target.lookup_field} differs from its key, by which the lead is looked up")
-    if None in cells.values() and (reason := _not_to_be_cleared(cells, target)) is not None:
+    if None in cells.values() and target.clear_with == "sync" and (reason := _not_to_be_cleared(cells, target)) is not None:
         return _Verdict("parked", reason)
     if cells:
         return cells if target.checks is None else _judged(change, cells, target.checks)

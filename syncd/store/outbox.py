@@ -107,6 +107,7 @@ WAIT = """
 UPDATE syncd.outbox o SET waits_for = w.chunk_id FROM unnest($1::bigint[], $2::bigint[]) AS w (id, chunk_id)
  WHERE o.id = w.id AND o.state = 'pending'
 """
+NOT_URGENT = "UPDATE syncd.outbox SET priority = 'normal' WHERE id = ANY ($1::bigint[]) AND state = 'pending' AND priority = 'urgent'"
 PARK = """
 UPDATE syncd.outbox o SET state = 'parked', reason = p.reason FROM unnest($1::bigint[], $2::text[]) AS p (id, reason)
  WHERE o.id = p.id AND o.state = 'pending'
@@ -274,6 +275,8 @@ async def claim(
     await batches.fill(connection, instance, push, packing.batches, now, urgent, passed)
     if packing.waiting:
         await connection.execute(WAIT, [change for change, _ in packing.waiting], [chunk for _, chunk in packing.waiting])
+    if packing.by_file:
+        await connection.execute(NOT_URGENT, packing.by_file)
     if packing.parked:
         await connection.execute(PARK, [change for change, _ in packing.parked], [reason for _, reason in packing.parked])
     if packing.lacking:

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from structlog.testing import capture_logs
 
-from syncd.flows import push
 from syncd.store.embedded import EmbeddedPostgres
 from syncd.store.leases import Pool
 from syncd.store.pool import create_pool
@@ -25,30 +24,27 @@ from tests.flows.machine.plans import (
     Fill,
     Foreign,
     New,
+    Pack,
     Plan,
     Restart,
     Retry,
     Run,
     Settle,
     Submit,
+    Sync,
     Wait,
     Weather,
     plans,
 )
 from tests.flows.machine.world import World
 
-
-@pytest.fixture(autouse=True)
-def _files_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model of Marketo has the import queue and no Sync Leads: column sets that are rare go by files, too."""
-    monkeypatch.setattr(push, "_may_go_by_sync", lambda *_: False)
-
-
 ActOut = Callable[[Plan], None]
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink]  # not `explain`: its tracing makes every plan slower
 ANN = New("contacts", "a@x.io", {"company": "plain", "firstName": "plain"})
 ANN_AGAIN = New("members", " A@x.io", {"company": "plain"})
 BEN = New("contacts", "b@x.io", {"lastName": "plain"})
+URGENT = New("contacts", "a@x.io", {"firstName": "plain", "lastName": "plain"}, urgent=True)
+URGENT_AGAIN = New("members", "a@x.io", {"firstName": "null"}, urgent=True)
 UNTIL_SENT = (Run(2), Wait(11), Run(2))
 UNTIL_SETTLED = (*UNTIL_SENT, Wait(35), Run(3), Wait(35), Run(3))
 STORIES = {
@@ -107,6 +103,32 @@ STORIES = {
         *UNTIL_SENT,
         Discard("contacts", "a@x.io"),
         *UNTIL_SENT,
+    ),
+    "an urgent change passes a job, and its call's reply is lost": (
+        Enqueue((ANN,)),
+        *UNTIL_SENT[:2],
+        Run(1),
+        Submit(),
+        Enqueue((URGENT,)),
+        Sync("lost"),
+        Enqueue((URGENT_AGAIN, ANN_AGAIN)),
+        Sync("skips"),
+        *UNTIL_SETTLED,
+    ),
+    "a clear beside what Sync Leads does not write": (
+        Enqueue((ANN, New("contacts", "a@x.io", {"firstName": "null"}), New("crm", "k1", {"lastName": "null"}))),
+        Pack(),
+        Wait(6),
+        Sync("dies after", (Enqueue((ANN_AGAIN,)),)),
+        *UNTIL_SETTLED,
+        Wait(700),
+        *UNTIL_SETTLED,
+    ),
+    "urgent and not for Sync Leads": (
+        Enqueue((ANN,)),
+        Enqueue((New("contacts", "a@x.io", {"company": "plain", "lastName": "null"}, urgent=True), URGENT)),
+        Sync(),
+        *UNTIL_SETTLED,
     ),
     "a full queue": (Foreign(9, 60, 7), Fill("members", 25, 0, "company"), *UNTIL_SETTLED),
 }

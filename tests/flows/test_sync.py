@@ -130,6 +130,35 @@ async def test_an_urgent_change_takes_with_it_what_is_pending_of_its_key(house: 
     assert await home.pool.fetchval("SELECT count(*) FROM syncd.key_claim") == 1
 
 
+async def test_an_urgent_change_is_not_refused_for_what_sync_leads_does_not_write(house: Build) -> None:
+    """Neither for what it would take along, nor for its own fields: such go by a file."""
+    home = await house(pushes=[PUSH])
+    await home.enqueue(("a@example.org", '{"company": "C", "firstName": "old"}'))
+    await home.run(2)  # into an open chunk
+    urgent = await home.enqueue_urgent("a@example.org", '{"firstName": "new"}')
+    own = await home.enqueue_urgent("b@example.org", '{"company": "C", "title": "t"}')
+    await home.pool.execute("UPDATE syncd.outbox SET created_at = $1", home.clock.now())
+    await home.run(10)
+    assert await home.fate(urgent) == ("applied", None)
+    await home.run(200, home.all_ended)
+    assert await home.fate(own) == ("applied", None)
+    assert await home.states() == {"applied": 3}
+    assert [value(home, "a@example.org", name) for name in ("company", "firstName")] == ["C", "new"]
+    assert value(home, "b@example.org", "company") == "C"
+    assert_well(home)
+
+
+@pytest.mark.parametrize("clear_with", ["blank", "NULL"])
+async def test_sync_leads_clears_with_null_whatever_cells_clear_with(house: Build, clear_with: str) -> None:
+    home = await house(static_lists=(("L", 0),), pushes=[replace(SMALL, clear_with=clear_with)])  # type: ignore[arg-type]
+    home.simulator.world.create({"email": "a@example.org", "title": "old"})
+    change = await home.enqueue_urgent("a@example.org", '{"title": null}')
+    await home.run(20, home.all_ended)
+    assert await home.fate(change) == ("applied", None)
+    assert (value(home, "a@example.org", "title") or None) is None
+    assert_well(home)
+
+
 async def mirrored(home: House, email: str) -> int:
     """A lead of Marketo's that the mirror knows, and nothing else does."""
     lead = home.simulator.world.create({"email": email, "unsubscribed": "false"})

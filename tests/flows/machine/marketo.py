@@ -1,27 +1,34 @@
-"""A model of Marketo's import queue and of the leads behind it: what it does is decided by the plan, never by chance.
+"""A model of Marketo's import queue, of Sync Leads and of the leads behind both: what it does is decided by the plan, never by chance.
 
-It stands in for `marketo/imports.py`, and reads the files by itself, so that a misreading is not shared.
+It stands in for `marketo/imports.py` and `marketo/sync.py`, and reads files and records by itself, so that a misreading is not shared.
 """
 
 import csv
 import io
+import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from syncd.core.batching import COMPANY_FIELDS, MOST_RECORDS
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
 from syncd.core.settings import SEPARATORS, Format
 from syncd.core.values import ImportState, ImportStatus
 from syncd.marketo.errors import garbled, http_fault, rest_fault
 from syncd.marketo.imports import Imports, Submitted, envelope_bytes
+from syncd.marketo.sync import SyncAnswer, Synced, SyncLeads
 
 RUNNING, QUEUE = 2, 10  # protocol 4
 BAD, WARN, POISON = "!bad", "!warn", "!poison"
 """How values begin that fail their row, earn it a warning, or fail the whole job once their row is reached."""
 NEVER_EXECUTED = ("1003", "1016", "1019", "413", "602", "603", "606", "607", "1999")
 MAY_BE_EXECUTED = ("611", "999", "http_502", "garbled")
+GIVES_UP_AFTER = timedelta(seconds=90)  # protocol 2
+CLEARING_CELL = "NULL"
+LEADS = {"a@x.io": 1_001, "b@x.io": 1_002}
+"""The leads that Marketo has from the beginning."""
 
 
 class Died(Exception):  # noqa: N818 - what a kill -9 looks like from within
@@ -29,6 +36,8 @@ class Died(Exception):  # noqa: N818 - what a kill -9 looks like from within
 
 
 Row = dict[str, str]
+Values = dict[str, str | None]  # None: cleared
+Lead = tuple[str, str]  # lookup field, key
 
 
 @dataclass
@@ -51,13 +60,13 @@ class Job:
     warned: list[tuple[Row, str]] = field(default_factory=list)
 
     @property
-    def keys(self) -> set[tuple[str, str]]:
+    def keys(self) -> set[Lead]:
         """The leads that it is about."""
         return {(self.lookup_field, folded(row[self.lookup_field])) for row in self.rows}
 
 
-class Marketo(Imports):
-    """The queue: FIFO, two running, ten in all. `script` holds what becomes of the next submissions."""
+class Marketo(Imports, SyncLeads):
+    """The queue: FIFO, two running, ten in all. `script` holds what becomes of the next submissions, `calls` of those of Sync Leads."""
 
     def __init__(self, clock: Clock, run: timedelta, slots: int, running: int, body_limit: int) -> None:
         self._clock = clock
@@ -66,10 +75,14 @@ class Marketo(Imports):
         self._body_limit = body_limit
         self._at = clock.now()
         self.jobs: list[Job] = []
-        self.leads: dict[tuple[str, str], Row] = {}
-        self.written: dict[tuple[tuple[str, str], str, str], bool] = {}
-        """(lead, field, value) → whether a doubtful job has written it."""
+        self.leads: dict[Lead, Values] = {}
+        self.written: dict[tuple[Lead, str, str | None], bool] = {}
+        """(lead, field, value) → whether it was written by who doesn't tell us of it, or does so again."""
+        self.called: set[tuple[Lead, str, str | None]] = set()
+        """What Sync Leads has written, which gives no warnings."""
+        self._by_call: list[tuple[datetime, set[Lead]]] = []  # the keys of calls that may be live, until then at most
         self.script: deque[str] = deque()
+        self.calls: deque[str] = deque()
         self.status_away = False
         self.results: str = "ok"
         self.during: Callable[[], Awaitable[None]] | None = None
@@ -113,7 +126,7 @@ class Marketo(Imports):
         partition: str | None = None,
     ) -> Submitted:
         """As the script says; the queue's own refusals come first. What happens meanwhile happens before the answer is read."""
-        assert (partition == "west") == (lookup_field != "email"), "the partition of the push"
+        assert (partition == "west") == (lookup_field == "externalId"), "the partition of the push"
         outcome = self.script.popleft() if self.script else "ok"
         if outcome == "dies before":
             raise Died
@@ -131,6 +144,22 @@ class Marketo(Imports):
             raise refusal
         assert job is not None
         return Submitted(job.batch_id, "queued", f"r#{job.batch_id}")
+
+    async def write(self, records: Sequence[str], *, lookup_field: str, partition: str | None, urgent: bool) -> SyncAnswer:
+        """As `calls` says. What happens meanwhile happens before the answer is read."""
+        assert (partition == "west") == (lookup_field == "externalId"), "the partition of the push"
+        outcome = self.calls.popleft() if self.calls else "ok"
+        if outcome == "dies before":
+            raise Died
+        refused = outcome in NEVER_EXECUTED or outcome in MAY_BE_EXECUTED
+        answers = [] if refused else self._written_at_once(records, lookup_field, outcome)
+        await self._meanwhile()
+        if outcome == "dies after":
+            raise Died
+        if refused or outcome == "lost":
+            raise _fault("http_502" if outcome == "lost" else outcome, "sync_leads")
+        self._by_call.pop()
+        return SyncAnswer(answers, "r#sync")
 
     async def status(self, batch_id: int) -> ImportStatus:
         """How far the job is."""
@@ -196,6 +225,7 @@ class Marketo(Imports):
         ours = [other for other in self.live() if other.ours]
         assert len(job.keys) == len(rows) > 0, "one row per key"
         assert all(job.keys.isdisjoint(other.keys) for other in ours), "no key in two live jobs"
+        assert job.keys.isdisjoint(self._called_keys()), "no key in a job beside a call that may be live"
         assert len(ours) < self._ours_at_most, "no more slots than are ours"
         self.jobs.append(job)
         return job
@@ -208,19 +238,57 @@ class Marketo(Imports):
                 continue
             if any(value.startswith(WARN) for value in row.values()):
                 job.warned.append((row, "a value is odd"))
-            self._write(job, row)
+            cells = {name: None if value == CLEARING_CELL else value for name, value in row.items() if name != job.lookup_field}
+            self._write((job.lookup_field, folded(row[job.lookup_field])), cells, job.doubtful)
 
-    def _write(self, job: Job, row: Row) -> None:
-        lead = job.lookup_field, folded(row[job.lookup_field])
-        values = {name: value for name, value in row.items() if name != job.lookup_field}
+    def _write(self, lead: Lead, values: Values, doubtful: bool) -> None:
         self.leads.setdefault(lead, {}).update(values)
         for name, value in values.items():
-            self.written[lead, name, value] = job.doubtful or self.written.get((lead, name, value), False)
+            self.written[lead, name, value] = doubtful or self.written.get((lead, name, value), False)
+
+    def _called_keys(self) -> set[Lead]:
+        return {key for until, keys in self._by_call if self._clock.now() < until for key in keys}
+
+    def _written_at_once(self, records: Sequence[str], lookup_field: str, outcome: str) -> list[Synced]:
+        """What each record's answer would be. Who names leads by their ids may pass others."""
+        parsed = [json.loads(record) for record in records]
+        by_id = lookup_field == "id"
+        found = {lead_id: email for email, lead_id in LEADS.items()}
+        leads = [("email", found[one["id"]]) if by_id else (lookup_field, folded(one[lookup_field])) for one in parsed]
+        assert len(set(leads)) == len(parsed), "one record per key"
+        assert 0 < len(parsed) <= MOST_RECORDS
+        keys = set() if by_id else set(leads)
+        assert keys.isdisjoint(self._called_keys()), "no key in two calls that may be live"
+        assert all(keys.isdisjoint(job.keys) for job in self.live() if job.ours), "no key in a call beside a live job"
+        self._by_call.append((self._clock.now() + GIVES_UP_AFTER, keys))
+        answers = []
+        for number, (lead, one) in enumerate(zip(leads, parsed, strict=True)):
+            values = {name: _text(value) for name, value in one.items() if name != lookup_field}
+            answers.append(_answer(values, skips=outcome == "skips" and number % 2 == 0))
+            if answers[-1].status == "written":
+                # What has passed a job goes once more, and may come to another end then.
+                self._write(lead, values, outcome in ("lost", "dies after") or by_id)
+                self.called.update((lead, name, value) for name, value in values.items())
+        return answers
 
 
 def folded(key: str) -> str:
     """How Marketo is taken to compare keys."""
     return key.strip().lower()
+
+
+def _answer(values: Values, skips: bool) -> Synced:
+    if skips:
+        return Synced("skipped", code="611", message="for a moment")
+    if not COMPANY_FIELDS.isdisjoint(values):
+        return Synced("skipped", code="1021", message="company update not allowed")
+    if any(value is not None and value.startswith((BAD, POISON)) for value in values.values()):
+        return Synced("skipped", code="1001", message="a value is bad")
+    return Synced("written", 1)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) or value is None else str(value).lower()
 
 
 def _ends_at(job: Job) -> datetime:

@@ -10,14 +10,15 @@ from tests.flows.machine.marketo import MAY_BE_EXECUTED, NEVER_EXECUTED
 
 PUSHES = {
     "contacts": Push("contacts", max_body_bytes=700, flush_after=timedelta(seconds=10), poll=Poll(timedelta(seconds=5))),
-    "members": Push("members", list_id=7, format="tsv", max_body_bytes=600, flush_after=timedelta()),
+    "members": Push("members", list_id=7, format="tsv", max_body_bytes=600, flush_after=timedelta(), clear_with="NULL"),
     "crm": Push("crm", lookup_field="externalId", partition="west", format="ssv", max_body_bytes=900, flush_after=timedelta(seconds=60)),
 }
 """Two share their keys; the third has the same texts as keys of other leads."""
 EMAILS = ("a@x.io", "A@X.io", " a@x.io\t", "b@x.io", "B@x.io", "c@x.io", "d@x.io")
 IDENTIFIERS = ("k1", "K1", "k2", "a@x.io")
 FIELDS = ("company", "firstName", "lastName")
-KINDS = ("plain", "odd", "number", "long", "bad", "warn", "poison", "own key", "wrong key")
+"""The first is of those that Sync Leads doesn't write."""
+KINDS = ("plain", "odd", "number", "long", "bad", "warn", "poison", "null", "null", "own key", "wrong key")
 SECONDS = (1, 5, 11, 35, 400, 4_000, 30_000)
 
 
@@ -28,6 +29,7 @@ class New:
     push: str
     key: str
     fields: dict[str, str]
+    urgent: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,14 @@ class Sweep:
 @dataclass(frozen=True)
 class Submit:
     """One step; `outcome` is what becomes of its POST, or of the next one, `during` what happens before the answer is read."""
+
+    outcome: str = "ok"
+    during: tuple["Action", ...] = ()
+
+
+@dataclass(frozen=True)
+class Sync:
+    """One step; `outcome` is what becomes of its call, or of the next one."""
 
     outcome: str = "ok"
     during: tuple["Action", ...] = ()
@@ -149,7 +159,7 @@ class Restart:
 
 
 Change = Enqueue | Fill | Begin | End
-Step = Pack | Sweep | Submit | Settle
+Step = Pack | Sweep | Submit | Sync | Settle
 Operator = Pause | Resume | Discard | Retry
 Action = Change | Step | Operator | Wait | Run | Foreign | Weather | Fuse | Restart
 
@@ -167,8 +177,9 @@ class Plan:
 
 def _new() -> st.SearchStrategy[New]:
     fields = st.dictionaries(st.sampled_from(FIELDS), st.sampled_from(("plain",) * 6 + KINDS), min_size=1)
-    by_email = st.builds(New, st.sampled_from(("contacts", "members")), st.sampled_from(EMAILS), fields)
-    return by_email | st.builds(New, st.just("crm"), st.sampled_from(IDENTIFIERS), fields)
+    urgent = st.sampled_from((False, False, False, True))
+    by_email = st.builds(New, st.sampled_from(("contacts", "members")), st.sampled_from(EMAILS), fields, urgent)
+    return by_email | st.builds(New, st.just("crm"), st.sampled_from(IDENTIFIERS), fields, urgent)
 
 
 def plans() -> st.SearchStrategy[Plan]:
@@ -176,6 +187,7 @@ def plans() -> st.SearchStrategy[Plan]:
     names = st.sampled_from(sorted(PUSHES))
     changes = st.lists(_new(), min_size=1, max_size=5).map(tuple)
     outcomes = st.sampled_from(("ok",) * 8 + ("lost", "fails", "dies before", "dies after") * 3 + NEVER_EXECUTED + MAY_BE_EXECUTED)
+    of_calls = st.sampled_from(("ok",) * 4 + ("lost", "skips", "dies before", "dies after") * 2 + ("603", "606", "607", "611", "http_502"))
     restart = st.builds(Restart, st.sets(names, min_size=1).map(lambda some: tuple(sorted(some))), st.booleans(), st.booleans())
     quick: list[st.SearchStrategy[Action]] = [
         st.builds(Enqueue, changes),
@@ -196,6 +208,8 @@ def plans() -> st.SearchStrategy[Plan]:
     steps: list[st.SearchStrategy[Action]] = [
         st.builds(Submit, outcomes, during),
         st.builds(Submit, outcomes),
+        st.builds(Sync, of_calls, during),
+        st.builds(Sync, of_calls),
         st.builds(Settle, during),
         st.builds(Settle),
         st.builds(Run, st.integers(1, 6)),

@@ -16,20 +16,29 @@ from syncd.flows.loop import Flow, Idle
 from syncd.flows.push import Packer, Submitter
 from syncd.flows.settle import Settler
 from syncd.flows.sweep import Sweep
+from syncd.flows.sync import Syncer
 from syncd.ops.clock import ManualClock
 from syncd.ops.metrics import Metrics
-from syncd.store import deadletters, discarding, imports, leases, pauses, pushes
+from syncd.store import batches, deadletters, discarding, imports, leases, pauses, pushes
 from syncd.store.leases import Connection, Lease, LeaseLost, Pool
 from tests.flows.machine import judge, plans
-from tests.flows.machine.marketo import BAD, POISON, WARN, Died, Marketo
+from tests.flows.machine.marketo import BAD, LEADS, POISON, WARN, Died, Marketo
 from tests.flows.machine.plans import PUSHES, Action, New, Plan
 
 INSTANCE = "acme"
 OTHER = {"contacts": {"format": "ssv"}, "members": {"format": "csv", "list_id": 8}, "crm": {"format": "csv"}}
+ENQUEUE = "SELECT syncd.enqueue($1, $2, $3, $4, priority => $5)"
 SHORTEST_NAP, LONGEST_NAP = 5.0, 600.0  # seconds
 STEPS_IN_A_ROW = 8
 STARVES_AFTER = timedelta(hours=36)  # a spent quota waits until midnight, an unconfirmed import for 6 hours
-TABLES = "outbox, change_history, chunk, chunk_row, key_claim, import_job, claim_mark, push, pause, lease, lease_fence"
+TABLES = (
+    "outbox, change_history, chunk, chunk_row, sync_batch, sync_record, key_claim, import_job, claim_mark, push, pause, lease, lease_fence"
+)
+KNOWN = """
+INSERT INTO syncd.lead (instance, lead_id, email, attributes, digests, first_seen_at, changed_at, asked_at)
+SELECT $1, lead_id, email, '{}', '{}', now(), now(), now()
+  FROM unnest($2::bigint[], $3::text[]) AS l (lead_id, email) ON CONFLICT DO NOTHING
+"""
 CLEAR = f"TRUNCATE {', '.join(f'syncd.{name}' for name in TABLES.split(', '))} RESTART IDENTITY"
 
 
@@ -76,6 +85,7 @@ class World:
 
     async def __aenter__(self) -> "World":
         await self.pool.execute(CLEAR)
+        await self.pool.execute(KNOWN, INSTANCE, list(LEADS.values()), list(LEADS))
         self._session = await self._stack.enter_async_context(self.pool.acquire())
         await self._start(tuple(PUSHES), other=False)
         return self
@@ -105,6 +115,7 @@ class World:
             await self._end(slot, commits=True)
         self.marketo.during = None
         self.marketo.script = deque(outcome for outcome in self.marketo.script if not outcome.startswith("dies"))
+        self.marketo.calls = deque(outcome for outcome in self.marketo.calls if not outcome.startswith("dies"))
         self.marketo.status_away, self.marketo.results = False, "ok"
         for choice in [pause.choice for pause in await pauses.read(self.pool, INSTANCE)]:
             await self._resume(choice.name)
@@ -148,7 +159,7 @@ class World:
                 for _ in range(rounds):
                     outcomes = [await flow.step() for flow in self._flows.values()]
                     self.clock.advance(5 if all(isinstance(outcome, Idle) for outcome in outcomes) else 0.2)
-            case plans.Pack() | plans.Sweep() | plans.Submit() | plans.Settle():
+            case plans.Pack() | plans.Sweep() | plans.Submit() | plans.Sync() | plans.Settle():
                 await self._step(action)
             case plans.Foreign() | plans.Weather():
                 self._let_marketo(action)
@@ -163,9 +174,9 @@ class World:
             case plans.Pause() | plans.Resume() | plans.Discard() | plans.Retry():
                 await self._operate(action)
 
-    async def _step(self, action: plans.Pack | plans.Sweep | plans.Submit | plans.Settle) -> None:
+    async def _step(self, action: plans.Step) -> None:
         flow = self._flows[type(action).__name__]
-        if isinstance(action, plans.Submit | plans.Settle) and action.during:
+        if isinstance(action, plans.Submit | plans.Sync | plans.Settle) and action.during:
 
             async def during(actions: Sequence[Action] = action.during) -> None:
                 for each in actions:
@@ -174,6 +185,8 @@ class World:
             self.marketo.during = during
         if isinstance(action, plans.Submit):
             self.marketo.script.extend([action.outcome] if action.outcome != "ok" else [])
+        if isinstance(action, plans.Sync):
+            self.marketo.calls.extend([action.outcome] if action.outcome != "ok" else [])
         # Without a POST now, it is the next one's: rare luck should not be wasted.
         await flow.step()
 
@@ -209,7 +222,9 @@ class World:
 
     async def _insert(self, connection: Connection, changes: Sequence[New]) -> list[int]:
         return [
-            await connection.fetchval("SELECT syncd.enqueue($1, $2, $3, $4)", INSTANCE, new.push, new.key, json.dumps(self._fields(new)))
+            await connection.fetchval(
+                ENQUEUE, INSTANCE, new.push, new.key, json.dumps(self._fields(new)), "urgent" if new.urgent else "normal"
+            )
             for new in changes
         ]
 
@@ -227,6 +242,7 @@ class World:
                 "bad": f"{BAD} {n}",
                 "warn": f"{WARN} {n}",
                 "poison": f"{POISON} {n}",
+                "null": None,
             }.get(kind, f"v{n}")
             if kind in ("own key", "wrong key"):
                 fields[lookup_field] = new.key.upper() if kind == "own key" else "nobody"
@@ -253,6 +269,7 @@ class World:
         now = self.clock.now()
         async with lease.transaction() as connection:
             await imports.orphaned(connection, INSTANCE)
+            await batches.orphaned(connection, INSTANCE)
             await pushes.register(connection, INSTANCE, list(names))
             await pauses.enforce(connection, INSTANCE, now)
         limits, clock, metrics, jitter = self.limits, self.clock, self._metrics, self._jitter
@@ -260,6 +277,7 @@ class World:
             "Sweep": Sweep(Instance(INSTANCE, limits=limits, history=None, pushes=settings), lease, clock),
             "Pack": Packer(INSTANCE, settings, limits, lease, clock, metrics),
             "Submit": Submitter(INSTANCE, settings, limits, self.marketo, lease, clock, metrics, jitter),
+            "Sync": Syncer(INSTANCE, settings, self.marketo, lease, clock, metrics, jitter),
             "Settle": Settler(INSTANCE, settings, limits, self.marketo, lease, clock, metrics, jitter),
         }
 
