@@ -103,7 +103,7 @@ UPDATE syncd.chunk SET not_before = greatest(not_before, $3)
 TO_DONE = "UPDATE syncd.chunk SET state = 'done', finished_at = $2 WHERE id = $1 AND state = 'in_job' RETURNING id"
 TO_SPLIT = "UPDATE syncd.chunk SET state = 'split', finished_at = $2 WHERE id = $1 AND state = 'in_job' RETURNING id"
 TO_DISSOLVED = """
-UPDATE syncd.chunk SET state = 'dissolved', finished_at = $2 WHERE id = $1 AND state IN ('open', 'sealed') RETURNING id
+UPDATE syncd.chunk SET state = 'dissolved', finished_at = $2 WHERE id = ANY ($1::bigint[]) AND state IN ('open', 'sealed') RETURNING id
 """
 # ($1, $2]: the ordinals that a part takes over
 NEW_PART = """
@@ -124,11 +124,13 @@ UPDATE syncd.key_claim k SET chunk_id = $2
 MOVE_CHANGES = "UPDATE syncd.outbox SET chunk_id = $2 WHERE chunk_id = $1 AND ordinal = ANY ($3::int[])"
 MOVE_ROWS = "UPDATE syncd.chunk_row SET chunk_id = $2 WHERE chunk_id = $1 AND ordinal = ANY ($3::int[])"
 # Claims lock keys in the same order: neither side waits for the other in a circle.
-LOCK_KEYS = "SELECT count(*) FROM (SELECT FROM syncd.key_claim WHERE chunk_id = $1 ORDER BY key_norm FOR UPDATE) AS locked"
-RELEASE_KEYS = "DELETE FROM syncd.key_claim WHERE chunk_id = $1"
-ONCE_MORE = "UPDATE syncd.outbox SET state = 'pending', sync_batch_id = NULL, ordinal = NULL, passed = NULL WHERE passed = $1"
-WAKE_WAITING = "UPDATE syncd.outbox SET waits_for = NULL WHERE waits_for = $1"
-DROP_ROWS = "DELETE FROM syncd.chunk_row WHERE chunk_id = $1"
+LOCK_KEYS = "SELECT count(*) FROM (SELECT FROM syncd.key_claim WHERE chunk_id = ANY ($1::bigint[]) ORDER BY key_norm FOR UPDATE) AS locked"
+RELEASE_KEYS = "DELETE FROM syncd.key_claim WHERE chunk_id = ANY ($1::bigint[])"
+ONCE_MORE = """
+UPDATE syncd.outbox SET state = 'pending', sync_batch_id = NULL, ordinal = NULL, passed = NULL WHERE passed = ANY ($1::bigint[])
+"""
+WAKE_WAITING = "UPDATE syncd.outbox SET waits_for = NULL WHERE waits_for = ANY ($1::bigint[])"
+DROP_ROWS = "DELETE FROM syncd.chunk_row WHERE chunk_id = ANY ($1::bigint[])"
 CHANGES_PENDING = """
 UPDATE syncd.outbox SET state = 'pending', chunk_id = NULL, ordinal = NULL, attempt = attempt + 1, reason = $2
  WHERE chunk_id = $1 AND state = 'in_chunk'
@@ -177,15 +179,14 @@ async def withdraw(connection: Connection, instance: str, lookup_field: str, key
     """in_chunk → pending, for the rows of some keys in chunks that are open still; an empty chunk is dissolved."""
     for row in await connection.fetch(WITHDRAW, instance, lookup_field, list(keys)):
         if row["empty"] is not None:
-            await connection.fetchval(TO_DISSOLVED, row["empty"], now)
+            await connection.fetchval(TO_DISSOLVED, [row["empty"]], now)
 
 
 async def take_out(connection: Connection, chunk_ids: Sequence[int], now: datetime) -> list[int]:
     """open → dissolved, for chunks that cost less as sync batches: their changes, whose ids are returned, are pending for the moment."""
-    gone = [chunk_id for chunk_id in chunk_ids if await connection.fetchval(TO_DISSOLVED, chunk_id, now) is not None]
+    gone = [row["id"] for row in await connection.fetch(TO_DISSOLVED, list(chunk_ids), now)]
     changes = [row["id"] for row in await connection.fetch(TAKEN_OUT, gone)]
-    for chunk_id in gone:
-        await let_go(connection, chunk_id)
+    await let_go(connection, *gone)
     return changes
 
 
@@ -256,7 +257,7 @@ async def to_split(connection: Connection, chunk_id: int, ordinals: Sequence[int
     """in_job → split: the rows `ordinals` become two sealed chunks (one row: one) that keep their claims; the others have ended."""
     if await connection.fetchval(TO_SPLIT, chunk_id, now) is None:
         return []
-    await connection.execute(LOCK_KEYS, chunk_id)
+    await connection.execute(LOCK_KEYS, [chunk_id])
     middle = len(ordinals) // 2
     parts = []
     for part in filter(None, (ordinals[:middle], ordinals[middle:])):
@@ -272,21 +273,18 @@ async def to_split(connection: Connection, chunk_id: int, ordinals: Sequence[int
 
 async def dissolve(connection: Connection, chunk_id: int, reason: str, now: datetime) -> int | None:
     """open | sealed → dissolved: its changes are pending again."""
-    moved = await connection.fetchval(TO_DISSOLVED, chunk_id, now)
+    moved = await connection.fetchval(TO_DISSOLVED, [chunk_id], now)
     if moved is not None:
         await connection.execute(CHANGES_PENDING, chunk_id, reason)
         await let_go(connection, chunk_id)
     return moved  # type: ignore[no-any-return]
 
 
-async def let_go(connection: Connection, chunk_id: int) -> None:
-    """The keys of a chunk, or of a sync batch, are free again, and what waits for it can be claimed; its rows are dropped."""
+async def let_go(connection: Connection, *chunk_ids: int) -> None:
+    """The keys of chunks, or of sync batches, are free again, and what waits for these can be claimed; their rows are dropped."""
     # In this order: a claim that sees a key taken locks it, so what waits for the chunk is visible once the keys are deleted.
-    await connection.execute(LOCK_KEYS, chunk_id)
-    await connection.execute(RELEASE_KEYS, chunk_id)
-    await connection.execute(WAKE_WAITING, chunk_id)
-    await connection.execute(ONCE_MORE, chunk_id)
-    await connection.execute(DROP_ROWS, chunk_id)
+    for statement in (LOCK_KEYS, RELEASE_KEYS, WAKE_WAITING, ONCE_MORE, DROP_ROWS):
+        await connection.execute(statement, chunk_ids)
 
 
 async def of_removed_pushes(connection: Connection, instance: str, pushes: Sequence[str]) -> list[int]:

@@ -97,7 +97,12 @@ INSERT INTO syncd.chunk (instance, push, lookup_field, format, list_id, partitio
                          row_count, byte_count, next_ordinal, opened_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7::text[], $8, $9, $10, $11, $12) RETURNING id
 """
-GROW_CHUNK = "UPDATE syncd.chunk SET row_count = $2, byte_count = $3, next_ordinal = $4 WHERE id = $1 AND state = 'open'"
+# One statement for all of them: where column sets are many, a claim adds a few rows to each of thousands of chunks.
+GROW_CHUNKS = """
+UPDATE syncd.chunk c SET row_count = g.row_count, byte_count = g.byte_count, next_ordinal = g.next_ordinal
+  FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::int[]) AS g (id, row_count, byte_count, next_ordinal)
+ WHERE c.id = g.id AND c.state = 'open'
+"""
 INTO_CHUNKS = """
 UPDATE syncd.outbox o SET state = 'in_chunk', chunk_id = c.chunk_id, ordinal = c.ordinal, reason = NULL
   FROM unnest($1::bigint[], $2::bigint[], $3::int[]) AS c (id, chunk_id, ordinal)
@@ -259,7 +264,7 @@ async def claim(
     rows: list[tuple[int, int, str, str]] = []
     claims: list[tuple[str, str, str, int]] = []
     for chunk in packing.chunks:
-        chunk_id = await _write_chunk(connection, instance, push, chunk, now)
+        chunk_id = await _new_chunk(connection, instance, push, chunk, now) if chunk.id is None else chunk.id
         if chunk.full:
             full.append(chunk_id)
         for row in chunk.rows:
@@ -268,6 +273,9 @@ async def claim(
             change_ids.extend(row.change_ids)
             chunk_ids.extend([chunk_id] * len(row.change_ids))
             ordinals.extend([row.ordinal] * len(row.change_ids))
+    grown = [(chunk.id, chunk.row_count, chunk.byte_count, chunk.next_ordinal) for chunk in packing.chunks if chunk.id is not None]
+    if grown:
+        await connection.execute(GROW_CHUNKS, *(list(column) for column in zip(*grown, strict=True)))
     if rows:
         await connection.copy_records_to_table("chunk_row", schema_name="syncd", records=rows)
         await connection.copy_records_to_table("key_claim", schema_name="syncd", records=claims)
@@ -288,10 +296,7 @@ async def claim(
     return full
 
 
-async def _write_chunk(connection: Connection, instance: str, push: Push, chunk: PackedChunk, now: datetime) -> int:
-    if chunk.id is not None:
-        await connection.execute(GROW_CHUNK, chunk.id, chunk.row_count, chunk.byte_count, chunk.next_ordinal)
-        return chunk.id
+async def _new_chunk(connection: Connection, instance: str, push: Push, chunk: PackedChunk, now: datetime) -> int:
     chunk_id: int = await connection.fetchval(
         NEW_CHUNKS,
         instance,

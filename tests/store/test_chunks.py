@@ -180,10 +180,18 @@ async def test_keys_are_found_by_their_index_whatever_is_known_of_the_tables(poo
     await pool.execute("INSERT INTO syncd.key_claim SELECT 'acme', 'email', 'k' || n, 1 FROM generate_series(1, 20000) n")
     if analyzed:
         await pool.execute("ANALYZE syncd.chunk_row, syncd.key_claim")
-    for query, arguments in ((chunks.LOCK_KEYS, [1]), (chunks.RELEASE_KEYS, [1]), (chunks.MOVE_CLAIMS, [1, 2, [3]])):
+    for query, arguments in ((chunks.LOCK_KEYS, [[1]]), (chunks.RELEASE_KEYS, [[1]]), (chunks.MOVE_CLAIMS, [1, 2, [3]])):
         plan = "\n".join(row[0] for row in await pool.fetch("EXPLAIN " + query, *arguments))
         assert "key_claim_by_chunk" in plan or "key_claim_pkey" in plan
         assert "Seq Scan" not in plan
+
+
+@pytest.mark.parametrize(("query", "index"), [(chunks.WAKE_WAITING, "outbox_waiting"), (chunks.ONCE_MORE, "outbox_passed")])
+async def test_what_waits_for_chunks_is_found_by_its_index_for_any_number_of_them(pool: Pool, query: str, index: str) -> None:
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off")
+        plan = "\n".join(row[0] for row in await connection.fetch("EXPLAIN " + query, [1, 2]))
+    assert index in plan
 
 
 async def test_chunks_of_pushes_that_the_configuration_lost_are_found(pool: Pool, lease: Lease) -> None:
