@@ -166,7 +166,7 @@ def test_what_is_known_to_be_hard(act_out: ActOut, story: str) -> None:
     act_out(Plan(STORIES[story], run_seconds=90))
 
 
-@settings(max_examples=25, phases=PHASES, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, phases=PHASES, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 @given(plan=plans())
 def test_every_change_ends_in_one_known_state_and_the_last_value_wins(act_out: ActOut, plan: Plan) -> None:
     act_out(plan)

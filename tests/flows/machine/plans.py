@@ -19,6 +19,7 @@ IDENTIFIERS = ("k1", "K1", "k2", "a@x.io")
 FIELDS = ("company", "firstName", "lastName")
 """The first is of those that Sync Leads doesn't write."""
 KINDS = ("plain", "odd", "number", "long", "bad", "warn", "poison", "null", "null", "own key", "wrong key")
+KIND = st.sampled_from(("plain",) * 6 + KINDS)
 SECONDS = (1, 5, 11, 35, 400, 4_000, 30_000)
 
 
@@ -176,10 +177,16 @@ class Plan:
 
 
 def _new() -> st.SearchStrategy[New]:
-    fields = st.dictionaries(st.sampled_from(FIELDS), st.sampled_from(("plain",) * 6 + KINDS), min_size=1)
+    fields = st.dictionaries(st.sampled_from(FIELDS), KIND, min_size=1)
     urgent = st.sampled_from((False, False, False, True))
     by_email = st.builds(New, st.sampled_from(("contacts", "members")), st.sampled_from(EMAILS), fields, urgent)
     return by_email | st.builds(New, st.just("crm"), st.sampled_from(IDENTIFIERS), fields, urgent)
+
+
+def _chase(key: str, name: str, kind: str, outcome: str) -> list[Action]:
+    """A change is sent by a file, and an urgent one follows: chance would hardly make any that pass."""
+    first = New("contacts", key, {"company": "plain", name: "plain"})
+    return [Enqueue((first,)), Run(2), Wait(11), Run(2), Enqueue((New("contacts", key, {name: kind}, urgent=True),)), Sync(outcome)]
 
 
 def plans() -> st.SearchStrategy[Plan]:
@@ -218,8 +225,10 @@ def plans() -> st.SearchStrategy[Plan]:
         st.builds(Weather, st.booleans(), st.sampled_from(("ok", "short", "away"))),
     ]
     episode = st.lists(st.one_of(*quick, *steps), max_size=12)
+    chase = st.builds(_chase, st.sampled_from(("a@x.io", "b@x.io", "c@x.io")), st.sampled_from(FIELDS[1:]), KIND, of_calls)
     # A list of lists: long enough on the average, and yet shrunk piece by piece.
-    actions = st.lists(episode, max_size=12).map(lambda parts: tuple(action for part in parts for action in part))
+    pieces = st.lists(episode | episode | episode | chase, max_size=12)
+    actions = pieces.map(lambda parts: tuple(action for part in parts for action in part))
     return st.builds(
         Plan,
         actions,
