@@ -201,7 +201,7 @@ def _within_limits(instance: Instance, report: Report) -> list[Check]:
             "import slots held", report.most_slots_held_ours, instance.limits.import_slots, f"{report.most_slots_held} with strangers'"
         ),
         _at_most("imports running", report.most_running_ours, instance.limits.import_running, f"{report.most_running} with strangers'"),
-        _at_most("largest request body", report.largest_body, body, "bytes"),
+        _at_most("largest import body", report.largest_import, body, "bytes"),
         _at_most("calls in the busiest 20 s", report.busiest_20s, calls, f"{report.calls_counted:,} calls in all"),
         Check("no violation of the protocol", not broken, ", ".join(f"{kind}: {count:,}" for kind, count in broken.items()) or "none"),
         Check("no key in two live jobs", not report.duplicate_live_key_count, f"{report.duplicate_live_key_count:,}"),

@@ -51,7 +51,7 @@ class Report:
     most_slots_held_ours: int
     most_running: int
     most_running_ours: int
-    largest_body: int
+    largest_import: int
     imports_accepted: int
     imports_refused: dict[str, int]
     jobs_complete: int
@@ -146,7 +146,7 @@ class Recorder:
         self.max_concurrency = 0
         self.most_slots_held = self.most_slots_held_ours = 0
         self.most_running = self.most_running_ours = 0
-        self.largest_body = 0
+        self.largest_import = 0
         self.imports_accepted = 0
         self.imports_refused: Counter[str] = Counter()
         self.jobs: Counter[str] = Counter()
@@ -196,7 +196,7 @@ class Recorder:
             most_slots_held_ours=self.most_slots_held_ours,
             most_running=self.most_running,
             most_running_ours=self.most_running_ours,
-            largest_body=self.largest_body,
+            largest_import=self.largest_import,
             imports_accepted=self.imports_accepted,
             imports_refused=dict(self.imports_refused),
             jobs_complete=self.jobs["Complete"],

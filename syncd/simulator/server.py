@@ -194,7 +194,8 @@ class Simulator:
 
     async def _answer(self, request: web.Request, endpoint: str, over: MarketoFault | None) -> Reply:
         body, size = await _read(request, self._settings.limits.import_body_bytes)
-        self._recorder.largest_body = max(self._recorder.largest_body, size)
+        if endpoint == "import":
+            self._recorder.largest_import = max(self._recorder.largest_import, size)
         if self._settings.latency:
             await self._clock.sleep(self._settings.latency)
         now = self._move()

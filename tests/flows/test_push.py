@@ -88,7 +88,7 @@ async def test_many_chunks_keep_both_workers_busy_and_no_more_slots_than_that_ta
     report = home.simulator.report()
     assert report.most_running == 2
     assert 3 <= report.most_slots_held <= 6
-    assert report.largest_body <= 2_000
+    assert report.largest_import <= 2_000
     assert violations(home) == ({}, (), 0)
 
 

@@ -256,7 +256,7 @@ async def test_whole_body_is_limited(rehearse: Rehearse) -> None:
     assert (await client.post_import(table("a@example.com", title="x" * room)))[0] == 200
     assert (await client.post_import(table("b@example.com", title="x" * (room + 1))))[0] == 413
     report = client.sim.report()
-    assert (report.largest_body, report.imports_accepted, report.imports_refused) == (401, 1, {"http 413": 1})
+    assert (report.largest_import, report.imports_accepted, report.imports_refused) == (401, 1, {"http 413": 1})
 
 
 async def test_batch_lives_for_seven_days(rehearse: Rehearse) -> None:
