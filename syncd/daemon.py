@@ -222,7 +222,7 @@ class Daemon:
                     Packer(name, instance.pushes, limits, lease, clock, metrics, checks),
                     Submitter(name, instance.pushes, limits, wire.imports, lease, clock, metrics, jitter),
                 ]
-        if wire.sync is not None and instance.pushes:
+        if wire.sync is not None:
             flows.append(Syncer(name, instance.pushes, wire.sync, lease, clock, metrics, jitter, checks))
         return flows
 

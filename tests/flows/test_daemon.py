@@ -53,7 +53,7 @@ async def until(pool: asyncpg.Pool, query: str) -> None:
 
 
 async def test_an_import_is_settled_although_the_last_push_has_left_the_configuration(database: str, pool: asyncpg.Pool) -> None:
-    await pool.execute("SELECT syncd.enqueue('acme', 'contacts', 'a@example.com', '{\"firstName\": \"A\"}')")
+    await pool.execute("SELECT syncd.enqueue('acme', 'contacts', 'a@example.com', '{\"company\": \"A\"}')")
     async with marketo([PUSH]) as (instance, clock):
         async with running(database, instance, clock):
             await until(pool, "SELECT EXISTS (SELECT FROM syncd.import_job WHERE state IN ('queued', 'importing'))")
