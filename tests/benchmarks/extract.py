@@ -154,7 +154,8 @@ class Bench:
         async with lease.transaction() as connection:
             wanted = UpdatedBetween(window.starts_at, window.ends_at)
             export, fields = await exports.begin(connection, lease.instance, PULL.name, opened.id, (0, 1), FIELDS, wanted, None, now)
-            file = make_file(self._directory / f"{export}.csv", size, seed, fields)
+        file = make_file(self._directory / f"{export}.csv", size, seed, fields)  # takes longer than a transaction may idle
+        async with lease.transaction() as connection:
             await exports.to_created(connection, export, f"e-{export}", now)
             await exports.asked(connection, export, now)
             status = ExportStatus(f"e-{export}", "completed", file.records, file.size, file.sha256)
