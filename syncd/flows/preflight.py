@@ -12,10 +12,11 @@ from syncd.core.drift import KnownField
 from syncd.core.faults import Fault
 from syncd.core.merge import Mirror
 from syncd.core.mirror import Vocabulary
-from syncd.core.pack import Packing
+from syncd.core.pack import Packing, Target
 from syncd.core.preflight import Preflight
 from syncd.core.settings import Instance, Push
 from syncd.flows.loop import Idle
+from syncd.marketo.imports import envelope_bytes
 from syncd.ops.metrics import Metrics
 from syncd.store import chunks, mirrored, parked
 from syncd.store.leases import Connection, Lease
@@ -147,3 +148,10 @@ class Checks:
             self._to_unpark.pop(0)
         if count:
             self._log.info("changes_unparked", push=push, field=field, changes=count)
+
+
+def target_of(push: Push, checks: Checks | None) -> Target:
+    """What the push packs for."""
+    against = checks.of(push) if checks is not None else None
+    size, around = push.max_body_bytes, envelope_bytes(push.format)
+    return Target(push.lookup_field, push.format, size, around, push.clear_with, push.list_id, checks=against)

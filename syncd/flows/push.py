@@ -13,15 +13,15 @@ import structlog
 from syncd.core.batching import COMPANY_FIELDS, sync_is_cheaper
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
-from syncd.core.pack import Target, pack
+from syncd.core.pack import pack
 from syncd.core.polling import median, noticed_within
 from syncd.core.retry import SLOW_RETRY, backoff, decide
 from syncd.core.settings import Limits, Push
 from syncd.core.slots import Room, wanted_in_flight
 from syncd.core.states import IN_QUEUE
 from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, LastWrite, Outcome, Worked, describe_error
-from syncd.flows.preflight import Checks
-from syncd.marketo.imports import Imports, Submitted, envelope_bytes
+from syncd.flows.preflight import Checks, target_of
+from syncd.marketo.imports import Imports, Submitted
 from syncd.ops.metrics import Metrics
 from syncd.store import chunks, imports, outbox, pushes
 from syncd.store.chunks import Chunk, OpenChunk
@@ -103,7 +103,7 @@ class Packer:
             if rare:
                 out = await chunks.take_out(connection, rare, now)
                 seen = await outbox.these(connection, self.instance, push, out, kin_of(push, self._pushes))
-                target = replace(_target(push, self._checks), by_sync=True)
+                target = replace(target_of(push, self._checks), by_sync=True)
                 packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, (), target, seen.open_batch)
                 await outbox.claim(connection, self.instance, push, packing, now)
                 worked += rows
@@ -111,7 +111,7 @@ class Packer:
 
     async def _claim(self, push: Push, now: datetime) -> int:
         checks = self._checks
-        target = _target(push, checks)
+        target = target_of(push, checks)
         async with self._lease.transaction() as connection:
             seen = await outbox.claimable(connection, self.instance, push, CLAIM, kin_of(push, self._pushes))
             if not seen.changes:
@@ -124,12 +124,6 @@ class Packer:
         if checks is not None:
             checks.note(packing)
         return len(seen.changes) - len(packing.left)
-
-
-def _target(push: Push, checks: Checks | None) -> Target:
-    against = checks.of(push) if checks is not None else None
-    size, around = push.max_body_bytes, envelope_bytes(push.format)
-    return Target(push.lookup_field, push.format, size, around, push.clear_with, push.list_id, checks=against)
 
 
 def _may_go_by_sync(push: Push, chunk: OpenChunk) -> bool:

@@ -13,11 +13,11 @@ import structlog
 from syncd.core.batching import MOST_BYTES, MOST_RECORDS
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
-from syncd.core.pack import Target, pack
+from syncd.core.pack import pack
 from syncd.core.retry import SLOW_RETRY, backoff, decide
 from syncd.core.settings import Push
 from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, LastWrite, Outcome, Worked, describe_error
-from syncd.flows.preflight import Checks
+from syncd.flows.preflight import Checks, target_of
 from syncd.marketo.errors import REST_NATURES
 from syncd.marketo.sync import SyncAnswer, Synced, SyncLeads
 from syncd.ops.metrics import Metrics
@@ -93,8 +93,7 @@ class Syncer:
 
     async def _gather_urgent(self, push: Push, now: datetime) -> None:
         checks, kin = self._checks, kin_of(push, self._pushes.values())
-        against = checks.of(push) if checks is not None else None
-        target = Target(push.lookup_field, push.format, push.max_body_bytes, 0, push.clear_with, push.list_id, True, checks=against)
+        target = replace(target_of(push, checks), by_sync=True)
         async with self._lease.transaction() as connection:
             seen = await outbox.urgent(connection, self.instance, push, MOST_RECORDS, now, kin)
             if not seen.changes:
