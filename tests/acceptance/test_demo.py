@@ -16,10 +16,10 @@ from rich.console import Console
 from syncd import demo
 from syncd.demo import DemoOptions
 from syncd.demo.compare import canonical, canonical_json, compare
-from syncd.demo.proof import losses_marked
+from syncd.demo.proof import last_value_wins, losses_marked
 from syncd.demo.stage import Source
 from syncd.demo.view import Board, Events, Glance, Rate
-from syncd.simulator import ExportView, Slot, World
+from syncd.simulator import ExportView, SimulatorSettings, Slot, World
 
 LEADS = {
     7: {
@@ -82,6 +82,24 @@ async def test_what_has_gone_and_is_marked_otherwise_is_found(pool: asyncpg.Pool
             assert not (await losses_marked(connection, "acme", wrong)).holds, wrong
     assert right.holds
     assert right.detail == "2 deleted, 1 merged; 2 of them had been pulled"
+
+
+@pytest.mark.parametrize("end", ["applied", "noop"])
+@pytest.mark.parametrize(("held", "holds"), [("second", True), ("first", False)])
+async def test_the_last_word_on_a_field_is_held_against_marketo(pool: asyncpg.Pool, end: str, held: str, holds: bool) -> None:
+    await pool.execute("SELECT syncd.ensure_history_partition('2026-03-02')")
+    for number, (value, state) in enumerate((("first", "applied"), ("second", end), ("third", "superseded")), 1):
+        await pool.execute(
+            "INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, attempt, created_at, settled_at)"
+            " VALUES ($1, 'acme', 'contacts', 'a@x', 'a@x', jsonb_build_object('title', $2::text), $3, 0, '2026-03-02', '2026-03-02')",
+            number,
+            value,
+            state,
+        )
+    world = World(SimulatorSettings(leads=0), 1_770_000_000)
+    world.create({"email": "a@x", "title": held})
+    async with pool.acquire() as connection:
+        assert (await last_value_wins(connection, "acme", world)).holds is holds
 
 
 async def test_texts_that_count_as_nothing_do_so_on_both_sides(pool: asyncpg.Pool) -> None:
