@@ -1,0 +1,17 @@
+"""From the user's tables, with brakes."""
+
+from pathlib import Path
+
+from syncd.store.migrate import run_sql
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    for part in (
+        "plans",
+    ):  # fmt: skip
+        run_sql(Path(__file__).with_name(f"0006_{part}.sql"))
