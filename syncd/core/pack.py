@@ -3,7 +3,9 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import orjson
 
 from syncd.core.batching import COMPANY_FIELDS, MOST_BYTES, MOST_RECORDS, Number, Truth, record_of
 from syncd.core.csvfile import render_line
@@ -12,13 +14,13 @@ from syncd.core.preflight import Preflight, Refusal, waiting_for
 from syncd.core.settings import ClearWith, Format
 
 _EXACT = json.JSONDecoder(parse_int=Number, parse_float=Number)  # no number loses a digit
+_TRUE, _FALSE = Truth("true"), Truth("false")
 
 Cells = dict[str, str | None]
 """What a change, or the row of a key, sets; None clears."""
 
 
-@dataclass(frozen=True, slots=True)
-class PendingChange:
+class PendingChange(NamedTuple):
     """A claimed row of the outbox. `fields` is the jsonb's text, so that no number loses a digit."""
 
     id: int
@@ -136,8 +138,7 @@ def pack(
     `mirror` tells what Marketo has already, of keys of which nothing is under way; None: everything is sent.
     """
     packing = Packing()
-    filling = {chunk.columns: chunk for chunk in open_chunks}
-    touched: dict[tuple[str, ...], PackedChunk] = {}
+    files = _Files(open_chunks, target, packing)
     batch = open_batch
     for row in _coalesce(changes, claimed, target, packing):
         if mirror is not None and mirror.has(row.key_norm, row.cells):
@@ -145,8 +146,8 @@ def pack(
         elif target.by_sync or None in row.cells.values():
             batch = _into_batch(row, batch, target, packing)
         else:
-            _place(row, filling, touched, target, packing)
-    packing.chunks.extend(touched.values())
+            files.add(row)
+    packing.chunks.extend(files.touched.values())
     return packing
 
 
@@ -168,7 +169,11 @@ def _coalesce(changes: Iterable[PendingChange], claimed: Mapping[str, int], targ
         else:
             packing.ended.append((change.id, cells.state, cells.reason))
     for key_norm, members in by_key.items():
-        key = _trimmed(members[0][0].key)
+        change, cells = members[0]
+        key = _trimmed(change.key)
+        if len(members) == 1:
+            yield _Row(key, key_norm, [change.id], cells)
+            continue
         if target.lookup_field != "email":
             # Whether other keys that differ by case are one is [unknown]: then neither one row, nor two live jobs, nor out of turn.
             differs = [_trimmed(change.key) != key for change, _ in members]
@@ -202,9 +207,6 @@ def _trimmed(key: str) -> str:
 
 def _merge(key: str, key_norm: str, members: Sequence[tuple[PendingChange, Cells]], packing: Packing) -> _Row:
     """One row of a key's changes: later values win; a change all of whose fields are overwritten is superseded."""
-    if len(members) == 1:
-        ((only, own),) = members
-        return _Row(key, key_norm, [only.id], own)
     cells: Cells = {}
     setters: dict[str, int] = {}
     for change, own in members:
@@ -222,34 +224,54 @@ def _merge(key: str, key_norm: str, members: Sequence[tuple[PendingChange, Cells
 def _cells(change: PendingChange, target: Target) -> Cells | _Verdict:
     if not change.key_norm:
         return _Verdict("rejected", f"the key is empty: it must be a value of {target.lookup_field}")
-    cells: Cells = {}
     try:
-        fields = _EXACT.decode(change.fields)
+        fields = _decoded(change.fields)
     except RecursionError:
         return _Verdict("rejected", "its values are nested deeper than any field's")
-    overwritten = change.overwritten
-    if target.checks is not None:
-        fields = _spelled(fields, target.checks)
-        overwritten = frozenset(_spelled(dict.fromkeys(overwritten), target.checks))
+    overwritten, checks = change.overwritten, target.checks
+    if checks is not None and checks.mends_spelling:
+        fields = _spelled(fields, checks)
+        overwritten = frozenset(_spelled(dict.fromkeys(overwritten), checks))
+    cleared = None if target.by_sync else _CLEARS[target.clear_with]
+    cells: Cells = {}
     for name, value in fields.items():
-        if name in overwritten and name != target.lookup_field:
+        if overwritten and name in overwritten and name != target.lookup_field:
             continue
-        if isinstance(value, dict | list):
-            return _Verdict("rejected", f"the value of {name} is no text, number or boolean")
-        if value is None or value == "":
-            cells[name] = None if target.by_sync else _CLEARS[target.clear_with]
+        kind = type(value)
+        if kind is str:
+            cells[name] = value or cleared
+        elif kind is int:
+            cells[name] = Number(value)
+        elif kind is bool:
+            cells[name] = _TRUE if value else _FALSE
+        elif value is None:
+            cells[name] = cleared
+        elif kind is Number:
+            cells[name] = value
         else:
-            cells[name] = value if isinstance(value, str) else Truth(str(value).lower())
+            return _Verdict("rejected", f"the value of {name} is no text, number or boolean")
     own_key = cells.pop(target.lookup_field, None)
     if own_key is not None and _trimmed(own_key).lower() != _trimmed(change.key).lower():
         return _Verdict("rejected", f"its {target.lookup_field} differs from its key, by which the lead is looked up")
     if None in cells.values() and target.clear_with == "sync" and (reason := _not_to_be_cleared(cells, target)) is not None:
         return _Verdict("parked", reason)
     if cells:
-        return cells if target.checks is None else _judged(change, cells, target.checks)
+        return cells if checks is None else _judged(change, cells, checks)
     if change.overwritten:
         return _Verdict("superseded", "later changes set its fields again")
     return _Verdict("rejected", "it sets no field")
+
+
+def _decoded(text: str) -> dict[str, Any]:
+    """The fields of a change; numbers are `int`, or `Number` where there are any that floats or 64 bits can't tell by their digits."""
+    try:
+        fields: dict[str, Any] = orjson.loads(text)
+    except orjson.JSONDecodeError:  # nested too deep for it, maybe
+        fields = _EXACT.decode(text)
+    else:
+        if float in map(type, fields.values()):
+            fields = _EXACT.decode(text)
+    return fields
 
 
 def _spelled(fields: dict[str, Any], checks: Preflight) -> dict[str, Any]:
@@ -301,33 +323,49 @@ def _into_batch(row: _Row, batch: PackedBatch | None, target: Target, packing: P
     return batch
 
 
-def _place(
-    row: _Row,
-    filling: dict[tuple[str, ...], PackedChunk],
-    touched: dict[tuple[str, ...], PackedChunk],
-    target: Target,
-    packing: Packing,
-) -> None:
-    names = sorted(row.cells)
-    columns = (target.lookup_field, *names)
-    line = render_line([row.key, *(row.cells[name] or "" for name in names)], target.format)
-    size = len(line.encode())
-    chunk = filling.get(columns)
-    header = render_line(columns, target.format) if chunk is None else chunk.header
-    empty_size = len(header.encode())
-    if empty_size + size > target.max_file_bytes:
-        reason = f"its row takes {size} bytes: with the header that is more than a file may hold ({target.max_file_bytes})"
-        packing.ended.extend((change_id, "rejected", reason) for change_id in row.change_ids)
-        return
-    if chunk is not None and chunk.byte_count + size > target.max_file_bytes:
-        chunk.full = True
-        packing.chunks.append(chunk)
-        touched.pop(columns, None)
-        chunk = None
-    if chunk is None:
-        chunk = filling[columns] = PackedChunk(columns, header, byte_count=empty_size)
-    touched[columns] = chunk
-    chunk.rows.append(PackedRow(chunk.next_ordinal, row.key_norm, line, row.change_ids))
-    chunk.next_ordinal += 1
-    chunk.row_count += 1
-    chunk.byte_count += size
+class _Files:
+    """The open chunks, by their column sets, and the rows that come into them."""
+
+    def __init__(self, open_chunks: Iterable[PackedChunk], target: Target, packing: Packing) -> None:
+        self.touched: dict[tuple[str, ...], PackedChunk] = {}
+        self._filling = {chunk.columns: chunk for chunk in open_chunks}
+        self._target = target
+        self._packing = packing
+        self._sorted: dict[tuple[str, ...], list[str]] = {}  # names in the order of a change → in that of a file
+
+    def add(self, row: _Row) -> None:
+        """Append the row to the chunk of its column set; a chunk that has no room for it is full, and the next one begins."""
+        target = self._target
+        cells = row.cells
+        given = tuple(cells)
+        names = self._sorted.get(given)
+        if names is None:
+            names = self._sorted[given] = sorted(given)
+        columns = (target.lookup_field, *names)
+        line = render_line([row.key, *[cells[name] or "" for name in names]], target.format)
+        size = len(line) if line.isascii() else len(line.encode())
+        chunk = self._filling.get(columns)
+        if chunk is None or chunk.byte_count + size > target.max_file_bytes:
+            chunk = self._next(chunk, columns, size, row.change_ids)
+            if chunk is None:
+                return
+        self.touched[columns] = chunk
+        chunk.rows.append(PackedRow(chunk.next_ordinal, row.key_norm, line, row.change_ids))
+        chunk.next_ordinal += 1
+        chunk.row_count += 1
+        chunk.byte_count += size
+
+    def _next(self, full: PackedChunk | None, columns: tuple[str, ...], size: int, change_ids: list[int]) -> PackedChunk | None:
+        """A new chunk behind a full one; None where the row fits in no file, and its changes are rejected."""
+        header = render_line(columns, self._target.format) if full is None else full.header
+        empty_size, most = len(header.encode()), self._target.max_file_bytes
+        if empty_size + size > most:
+            reason = f"its row takes {size} bytes: with the header that is more than a file may hold ({most})"
+            self._packing.ended.extend((change_id, "rejected", reason) for change_id in change_ids)
+            return None
+        if full is not None:
+            full.full = True
+            self._packing.chunks.append(full)
+            self.touched.pop(columns, None)
+        chunk = self._filling[columns] = PackedChunk(columns, header, byte_count=empty_size)
+        return chunk

@@ -58,7 +58,7 @@ class Preflight:
         self.kinds: Mapping[str, str] = {name: str(field.data_type) for name, field in self._fields.items()}
         """REST name → dataType, as describe lists them now."""
         self._lookup_field = lookup_field
-        self._mends_spelling = mend.spelling == "mend"
+        self.mends_spelling = mend.spelling == "mend"
         self._by_case: dict[str, list[str]] = {}
         for name in self._fields:
             self._by_case.setdefault(name.casefold(), []).append(name)
@@ -71,7 +71,7 @@ class Preflight:
 
     def spelled(self, names: Collection[str]) -> dict[str, str]:
         """The names that are mended, with the spelling of describe; none where the YAML does not say so."""
-        if not self._mends_spelling:
+        if not self.mends_spelling:
             return {}
         mended = {name: right for name in names if name not in self._fields and (right := self._but_for_case(name)) is not None}
         # Which of two spellings in one change is meant, nobody can tell.
@@ -95,8 +95,7 @@ class Preflight:
         try:
             if self._check_key is not None:
                 self._check_key(key)
-            for name, check in zip(names, plan, strict=True):
-                value = cells[name]
+            for name, check, value in zip(names, plan, cells.values(), strict=True):
                 if value and (sent := check(value)) is not value:
                     mended = {**mended, name: sent}
         except UnfitError as error:
@@ -222,7 +221,10 @@ def _text(length: int | None, mend: Mend) -> Check:
     strips, cuts = mend.astral == "strip", mend.length == "cut"
 
     def text(value: str) -> str:
-        if not value.isascii() and _ASTRAL.search(value):
+        if value.isascii():
+            if len(value) <= longest:
+                return value
+        elif _ASTRAL.search(value):
             if not strips:
                 raise UnfitError("has characters outside the Basic Multilingual Plane, such as emoji: Marketo would cut it there")
             value = _ASTRAL.sub("", value)

@@ -47,11 +47,12 @@ INSERT INTO syncd.sync_batch (instance, push, urgent, lookup_field, partition, r
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id
 """
 GROW = "UPDATE syncd.sync_batch SET row_count = $2, byte_count = $3, next_ordinal = $4 WHERE id = $1 AND state = 'open'"
+# By the place among the ids, which are sorted (store/outbox.py).
 INTO_BATCHES = """
-UPDATE syncd.outbox o SET state = 'in_batch', sync_batch_id = b.batch_id, ordinal = b.ordinal, passed = b.passed, waits_for = NULL,
-       reason = NULL
-  FROM unnest($1::bigint[], $2::bigint[], $3::int[], $4::bigint[]) AS b (id, batch_id, ordinal, passed)
- WHERE o.id = b.id AND o.state = 'pending'
+UPDATE syncd.outbox SET state = 'in_batch', waits_for = NULL, reason = NULL,
+       sync_batch_id = ($2::bigint[])[width_bucket(id, $1::bigint[])], ordinal = ($3::int[])[width_bucket(id, $1::bigint[])],
+       passed = ($4::bigint[])[width_bucket(id, $1::bigint[])]
+ WHERE id = ANY ($1::bigint[]) AND state = 'pending'
 """
 LIVE = """
 SELECT id, push, state, urgent, lookup_field, partition, row_count, byte_count, opened_at, submitted_at FROM syncd.sync_batch
@@ -123,7 +124,7 @@ async def fill(
     """
     records: list[tuple[int, int, str, str]] = []
     claims: list[tuple[str, str, str, int]] = []
-    moved: list[tuple[int, int, int, int | None]] = []
+    moved: list[tuple[int, int, int, str]] = []
     for batch in packed:
         if batch.id is None:
             batch_id = await connection.fetchval(
@@ -145,12 +146,13 @@ async def fill(
             records.append((batch_id, row.ordinal, row.key_norm, row.line))
             if passed is None:
                 claims.append((instance, push.lookup_field, row.key_norm, batch_id))
-            chunk = None if passed is None else passed[row.key_norm]
-            moved.extend((change, batch_id, row.ordinal, chunk) for change in row.change_ids)
+            moved.extend((change, batch_id, row.ordinal, row.key_norm) for change in row.change_ids)
     if records:
         await connection.copy_records_to_table("sync_record", schema_name="syncd", records=records)
         await connection.copy_records_to_table("key_claim", schema_name="syncd", records=claims)
-        await connection.execute(INTO_BATCHES, *(list(column) for column in zip(*moved, strict=True)))
+        changes, batch_ids, ordinals, keys = zip(*sorted(moved), strict=True)
+        chunks = None if passed is None else [passed[key] for key in keys]
+        await connection.execute(INTO_BATCHES, changes, batch_ids, ordinals, chunks)
 
 
 async def live(pool: Pool, instance: str) -> list[Batch]:

@@ -126,8 +126,26 @@ MOVE_ROWS = "UPDATE syncd.chunk_row SET chunk_id = $2 WHERE chunk_id = $1 AND or
 # Claims lock keys in the same order: neither side waits for the other in a circle.
 LOCK_KEYS = "SELECT count(*) FROM (SELECT FROM syncd.key_claim WHERE chunk_id = ANY ($1::bigint[]) ORDER BY key_norm FOR UPDATE) AS locked"
 RELEASE_KEYS = "DELETE FROM syncd.key_claim WHERE chunk_id = ANY ($1::bigint[])"
+HAS_PASSED = "SELECT EXISTS (SELECT FROM syncd.outbox WHERE passed IS NOT NULL)"
+LOCK_PASSING = """
+SELECT count(*) FROM (
+    SELECT FROM syncd.sync_batch
+     WHERE state IN ('open', 'submitting', 'unconfirmed')
+       AND id = ANY (ARRAY(SELECT sync_batch_id FROM syncd.outbox WHERE passed IS NOT NULL))
+     ORDER BY id FOR UPDATE) AS locked
+"""
+# Marketo may still execute a call that has passed the chunk: what comes later of its keys is not to be overtaken by it.
+TO_PASSING = """
+UPDATE syncd.key_claim k SET chunk_id = p.batch_id
+  FROM (SELECT o.instance, o.key_norm, max(b.id) AS batch_id FROM syncd.outbox o JOIN syncd.sync_batch b ON b.id = o.sync_batch_id
+         WHERE o.passed IS NOT NULL AND b.state IN ('open', 'submitting', 'unconfirmed') GROUP BY o.instance, o.key_norm) p
+ WHERE k.instance = p.instance AND k.lookup_field = 'email' AND k.key_norm = p.key_norm AND k.chunk_id = ANY ($1::bigint[])
+"""
 ONCE_MORE = """
-UPDATE syncd.outbox SET state = 'pending', sync_batch_id = NULL, ordinal = NULL, passed = NULL WHERE passed = ANY ($1::bigint[])
+UPDATE syncd.outbox o SET state = 'pending', sync_batch_id = NULL, ordinal = NULL, passed = NULL
+ WHERE o.passed IS NOT NULL
+   AND EXISTS (SELECT FROM syncd.key_claim k WHERE k.instance = o.instance AND k.lookup_field = 'email' AND k.key_norm = o.key_norm
+                                               AND k.chunk_id = ANY ($1::bigint[]))
 """
 WAKE_WAITING = "UPDATE syncd.outbox SET waits_for = NULL WHERE waits_for = ANY ($1::bigint[])"
 DROP_ROWS = "DELETE FROM syncd.chunk_row WHERE chunk_id = ANY ($1::bigint[])"
@@ -281,9 +299,19 @@ async def dissolve(connection: Connection, chunk_id: int, reason: str, now: date
 
 
 async def let_go(connection: Connection, *chunk_ids: int) -> None:
-    """The keys of chunks, or of sync batches, are free again, and what waits for these can be claimed; their rows are dropped."""
+    """The keys of chunks, or of sync batches, are free again, and what waits for these can be claimed; their rows are dropped.
+
+    What has passed them goes once more. Where a call that did has no answer yet, its batch takes the key over, until it ends.
+    """
+    # A batch that is being settled locks its keys after itself: so do we, or the two could wait for each other.
+    await connection.execute(LOCK_PASSING)
+    await connection.execute(LOCK_KEYS, chunk_ids)
+    if await connection.fetchval(HAS_PASSED):
+        await connection.execute(LOCK_PASSING)  # those that have come to pass until the keys were locked
+        await connection.execute(TO_PASSING, chunk_ids)
+        await connection.execute(ONCE_MORE, chunk_ids)
     # In this order: a claim that sees a key taken locks it, so what waits for the chunk is visible once the keys are deleted.
-    for statement in (LOCK_KEYS, RELEASE_KEYS, WAKE_WAITING, ONCE_MORE, DROP_ROWS):
+    for statement in (RELEASE_KEYS, WAKE_WAITING, DROP_ROWS):
         await connection.execute(statement, chunk_ids)
 
 

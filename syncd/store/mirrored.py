@@ -13,7 +13,8 @@ LOOKUPS = ("email", "id")
 """What the mirror's leads are found by on an index."""
 
 # Only the fields that are asked about, as a lead may have hundreds. A key finds one lead or none: of several with one address, nobody
-# knows which Marketo takes. The count tells whether anything but the claimed changes is on its way for the lead, by either key.
+# knows which Marketo takes. Nothing but the claimed changes may be on its way for the lead, by either key: neither changes that wait
+# nor, as its key is claimed, one that is carried.
 # The LIMITs and the OFFSET keep it one probe of an index for each change, whatever is known of the tables.
 _VALUES = """
 SELECT o.key_norm, l.lead_id, l.asked_at, ARRAY(SELECT jsonb_object_keys(l.digests)) AS pulls,
@@ -21,7 +22,11 @@ SELECT o.key_norm, l.lead_id, l.asked_at, ARRAY(SELECT jsonb_object_keys(l.diges
                                              ELSE l.attributes -> n.name END)
           FROM jsonb_object_keys(o.fields) AS n (name))::text AS values,
        (SELECT count(*) FROM syncd.outbox x
-         WHERE x.instance = $1 AND x.key_norm = ANY (ARRAY[o.key_norm, lower(l.email), l.lead_id::text])) AS live
+         WHERE x.instance = $1 AND x.key_norm = ANY (ARRAY[o.key_norm, lower(l.email), l.lead_id::text])
+           AND x.state IN ('pending', 'held', 'parked')) AS waiting,
+       EXISTS (SELECT FROM syncd.key_claim k
+                WHERE k.instance = $1 AND k.lookup_field IN ('email', 'id')
+                  AND k.key_norm = ANY (ARRAY[o.key_norm, lower(l.email), l.lead_id::text])) AS carried
   FROM (SELECT key_norm, fields FROM syncd.outbox WHERE id = ANY ($2::bigint[]) OFFSET 0) o
  CROSS JOIN LATERAL (
        SELECT m.* FROM syncd.lead m WHERE m.instance = $1 AND m.deleted_at IS NULL AND m.lead_id = """
@@ -52,7 +57,7 @@ async def mirrored(connection: Connection, instance: str, lookup_field: str, cha
     found: dict[str, Mirrored] = {}
     for row in rows:
         key = row["key_norm"]
-        if row["live"] != ours[key]:
+        if row["carried"] or row["waiting"] != ours[key]:
             continue
         values = json.loads(row["values"] or "{}", parse_int=Decimal, parse_float=Decimal)
         if key in found:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import asyncpg
+import orjson
 
 from syncd.core.pack import PackedBatch, PackedChunk, Packing, PendingChange
 from syncd.core.settings import Push
@@ -103,29 +104,28 @@ UPDATE syncd.chunk c SET row_count = g.row_count, byte_count = g.byte_count, nex
   FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::int[]) AS g (id, row_count, byte_count, next_ordinal)
  WHERE c.id = g.id AND c.state = 'open'
 """
+# What is to be written for each change is found by its place among the ids, which are sorted. A join with them is planned by what is
+# known of the table, and where that is old (nothing pending an hour ago) as 20,000 times 20,000 rows.
 INTO_CHUNKS = """
-UPDATE syncd.outbox o SET state = 'in_chunk', chunk_id = c.chunk_id, ordinal = c.ordinal, reason = NULL
-  FROM unnest($1::bigint[], $2::bigint[], $3::int[]) AS c (id, chunk_id, ordinal)
- WHERE o.id = c.id AND o.state = 'pending'
+UPDATE syncd.outbox SET state = 'in_chunk', reason = NULL,
+       chunk_id = ($2::bigint[])[width_bucket(id, $1::bigint[])], ordinal = ($3::int[])[width_bucket(id, $1::bigint[])]
+ WHERE id = ANY ($1::bigint[]) AND state = 'pending'
 """
 WAIT = """
-UPDATE syncd.outbox o SET waits_for = w.chunk_id FROM unnest($1::bigint[], $2::bigint[]) AS w (id, chunk_id)
- WHERE o.id = w.id AND o.state = 'pending'
+UPDATE syncd.outbox SET waits_for = ($2::bigint[])[width_bucket(id, $1::bigint[])] WHERE id = ANY ($1::bigint[]) AND state = 'pending'
 """
 NOT_URGENT = "UPDATE syncd.outbox SET priority = 'normal' WHERE id = ANY ($1::bigint[]) AND state = 'pending' AND priority = 'urgent'"
 PARK = """
-UPDATE syncd.outbox o SET state = 'parked', reason = p.reason FROM unnest($1::bigint[], $2::text[]) AS p (id, reason)
- WHERE o.id = p.id AND o.state = 'pending'
+UPDATE syncd.outbox SET state = 'parked', reason = $2::jsonb ->> width_bucket(id, $1::bigint[]) - 1
+ WHERE id = ANY ($1::bigint[]) AND state = 'pending'
 """
 END = """
-WITH verdict AS (
-    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[]) AS v (id, state, reason)
-), ended AS (
-    DELETE FROM syncd.outbox o USING verdict v WHERE o.id = v.id AND o.state = 'pending'
-    RETURNING o.*, v.state AS final_state, v.reason AS final_reason
+WITH ended AS (
+    DELETE FROM syncd.outbox WHERE id = ANY ($1::bigint[]) AND state = 'pending'
+    RETURNING *, $2::jsonb -> width_bucket(id, $1::bigint[]) - 1 AS verdict
 )
 INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, reason, attempt, created_at, settled_at, retry_of)
-SELECT id, instance, push, key, key_norm, fields, final_state, final_reason, attempt, created_at, $4, retry_of FROM ended
+SELECT id, instance, push, key, key_norm, fields, verdict ->> 0, verdict ->> 1, attempt, created_at, $3, retry_of FROM ended
 """
 
 
@@ -216,17 +216,10 @@ async def _seen(connection: Connection, instance: str, push: Push, rows: Sequenc
             [push.name, *kin],
         )
         overwritten = {row["id"]: frozenset(row["names"]) for row in found}
+    nothing: frozenset[str] = frozenset()
     changes = [
-        PendingChange(
-            row["id"],
-            row["key"],
-            row["key_norm"],
-            row["fields"],
-            overwritten.get(row["id"], frozenset()),
-            row["retry_of"] or row["id"],
-            row["lacks"],
-        )
-        for row in rows
+        PendingChange(change_id, key, key_norm, fields, overwritten.get(change_id, nothing), retry_of or change_id, lacks)
+        for change_id, key, key_norm, fields, _, retry_of, lacks in rows
     ]
     await connection.execute(RAISE_MARK, instance, max(row["id"] for row in rows))
     return Claimable(changes, claimed)
@@ -236,10 +229,12 @@ async def _lock_oldest(connection: Connection, instance: str, push: str, limit: 
     """Read, and so lock, a piece at a time: rows of many kilobytes fill memory long before there are `limit` of them."""
     cursor = await connection.cursor(CLAIMABLE, instance, push, limit)
     rows: list[asyncpg.Record] = []
-    size = 0
-    while size < CLAIM_BYTES and (piece := await cursor.fetch(PIECE)):
+    size, count = 0, PIECE
+    while size < CLAIM_BYTES and (piece := await cursor.fetch(count)):
         rows += piece
         size += sum(len(row["fields"]) for row in piece)
+        # Where rows are small, as nearly all are, few pieces do: the half of what would still fit, if the next ones are like these.
+        count = max(PIECE, (CLAIM_BYTES - size) * len(rows) // (2 * size))
     return rows
 
 
@@ -258,41 +253,38 @@ async def claim(
 ) -> list[int]:
     """Write what `pack` decided, in the transaction that holds the rows. Returns the ids of the chunks that are full."""
     full = []
-    change_ids: list[int] = []
-    chunk_ids: list[int] = []
-    ordinals: list[int] = []
+    carried: list[tuple[int, int, int]] = []
     rows: list[tuple[int, int, str, str]] = []
     claims: list[tuple[str, str, str, int]] = []
     for chunk in packing.chunks:
         chunk_id = await _new_chunk(connection, instance, push, chunk, now) if chunk.id is None else chunk.id
         if chunk.full:
             full.append(chunk_id)
-        for row in chunk.rows:
-            rows.append((chunk_id, row.ordinal, row.key_norm, row.line))
-            claims.append((instance, push.lookup_field, row.key_norm, chunk_id))
-            change_ids.extend(row.change_ids)
-            chunk_ids.extend([chunk_id] * len(row.change_ids))
-            ordinals.extend([row.ordinal] * len(row.change_ids))
+        rows += [(chunk_id, row.ordinal, row.key_norm, row.line) for row in chunk.rows]
+        claims += [(instance, push.lookup_field, row.key_norm, chunk_id) for row in chunk.rows]
+        carried += [(change_id, chunk_id, row.ordinal) for row in chunk.rows for change_id in row.change_ids]
     grown = [(chunk.id, chunk.row_count, chunk.byte_count, chunk.next_ordinal) for chunk in packing.chunks if chunk.id is not None]
     if grown:
         await connection.execute(GROW_CHUNKS, *(list(column) for column in zip(*grown, strict=True)))
     if rows:
         await connection.copy_records_to_table("chunk_row", schema_name="syncd", records=rows)
         await connection.copy_records_to_table("key_claim", schema_name="syncd", records=claims)
-        await connection.execute(INTO_CHUNKS, change_ids, chunk_ids, ordinals)
+        await connection.execute(INTO_CHUNKS, *zip(*sorted(carried), strict=True))
     await batches.fill(connection, instance, push, packing.batches, now, urgent, passed)
     if packing.waiting:
-        await connection.execute(WAIT, [change for change, _ in packing.waiting], [chunk for _, chunk in packing.waiting])
+        await connection.execute(WAIT, *zip(*sorted(packing.waiting), strict=True))
     if packing.by_file:
         await connection.execute(NOT_URGENT, packing.by_file)
     if packing.parked:
-        await connection.execute(PARK, [change for change, _ in packing.parked], [reason for _, reason in packing.parked])
+        ids, reasons = zip(*sorted(packing.parked), strict=True)
+        await connection.execute(PARK, ids, orjson.dumps(reasons).decode())
     if packing.lacking:
         await parked.park(connection, packing.lacking)
     if packing.ended:
         await ensure_partition(connection, now.date())
-        ids, states, reasons = (list(column) for column in zip(*packing.ended, strict=True))
-        await connection.execute(END, ids, states, reasons, now)
+        ended = sorted(packing.ended)
+        verdicts = [(state, reason) for _, state, reason in ended]
+        await connection.execute(END, [change for change, _, _ in ended], orjson.dumps(verdicts).decode(), now)
     return full
 
 

@@ -1,5 +1,7 @@
 """Changes that wait for a field: set aside by a claim, and pending again once describe has told of the field anew."""
 
+import orjson
+
 from syncd.store.leases import Connection, Pool
 
 # From each name to the next by the index, however many changes wait for one.
@@ -13,10 +15,11 @@ WITH RECURSIVE lacking AS (
 )
 SELECT lacks FROM lacking WHERE lacks IS NOT NULL
 """
+# By the place among the ids, which are sorted (store/outbox.py).
 PARK = """
-UPDATE syncd.outbox o SET state = 'parked', reason = p.reason, lacks = p.lacks
-  FROM unnest($1::bigint[], $2::text[], $3::text[]) AS p (id, lacks, reason)
- WHERE o.id = p.id AND o.state = 'pending'
+UPDATE syncd.outbox SET state = 'parked', lacks = $2::jsonb ->> width_bucket(id, $1::bigint[]) - 1,
+       reason = $3::jsonb ->> width_bucket(id, $1::bigint[]) - 1
+ WHERE id = ANY ($1::bigint[]) AND state = 'pending'
 """
 # `lacks` stays: the claim knows by it that describe was asked since.
 UNPARK = """
@@ -38,8 +41,8 @@ async def lacking(pool: Pool, instance: str, push: str) -> list[str]:
 
 async def park(connection: Connection, changes: list[tuple[int, str, str]]) -> None:
     """pending → parked, each (change, field, reason)."""
-    ids, names, reasons = (list(column) for column in zip(*changes, strict=True))
-    await connection.execute(PARK, ids, names, reasons)
+    ids, names, reasons = zip(*sorted(changes), strict=True)
+    await connection.execute(PARK, ids, orjson.dumps(names).decode(), orjson.dumps(reasons).decode())
 
 
 async def unpark(connection: Connection, instance: str, push: str, field: str | None, limit: int) -> int:

@@ -45,6 +45,7 @@ ANN_AGAIN = New("members", " A@x.io", {"company": "plain"})
 BEN = New("contacts", "b@x.io", {"lastName": "plain"})
 URGENT = New("contacts", "a@x.io", {"firstName": "plain", "lastName": "plain"}, urgent=True)
 URGENT_AGAIN = New("members", "a@x.io", {"firstName": "null"}, urgent=True)
+LATER = New("contacts", "a@x.io", {"firstName": "plain"}, urgent=True)
 UNTIL_SENT = (Run(2), Wait(11), Run(2))
 UNTIL_SETTLED = (*UNTIL_SENT, Wait(35), Run(3), Wait(35), Run(3))
 STORIES = {
@@ -113,6 +114,24 @@ STORIES = {
         Sync("lost"),
         Enqueue((URGENT_AGAIN, ANN_AGAIN)),
         Sync("skips"),
+        *UNTIL_SETTLED,
+    ),
+    "a call that has passed a job is executed after all that came later": (
+        Enqueue((ANN,)),
+        *UNTIL_SENT[:2],
+        Run(1),
+        Submit(),
+        Wait(60),
+        Run(1),
+        Enqueue((URGENT,)),
+        Sync("late"),
+        Wait(35),
+        Run(3),
+        Wait(20),
+        Run(3),
+        Enqueue((LATER,)),
+        Run(3),
+        Wait(95),
         *UNTIL_SETTLED,
     ),
     "a clear beside what Sync Leads does not write": (

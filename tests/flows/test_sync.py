@@ -193,6 +193,28 @@ async def test_an_urgent_change_passes_a_live_chunk_by_its_leads_id_and_goes_onc
     assert_well(home)
 
 
+async def test_what_comes_after_a_call_without_an_answer_is_not_overtaken_by_it(house: Build) -> None:
+    """The call has passed a chunk, which settles at once: for ten minutes Marketo may still execute the call."""
+    home = await house(
+        static_lists=(("L", 0),), pushes=[replace(SMALL, max_body_bytes=9_000)], imports=ImportModel(overhead_seconds=120, sigma=0)
+    )
+    await mirrored(home, "a@example.org")
+    await home.enqueue(("a@example.org", '{"title": "file"}'))
+    await home.run(10, home.a_job_exists)
+    await home.run(3)
+    home.simulator.script("sync_leads", Fault.RESET_AFTER)
+    await home.enqueue_urgent("a@example.org", '{"unsubscribed": true}')
+    await home.run(10)
+    await home.enqueue_urgent("a@example.org", '{"unsubscribed": false}')
+    await home.run(400)
+    assert await home.states() == {"applied": 1, "in_batch": 2}
+    await home.run(400, home.all_ended)
+    assert value(home, "a@example.org", "unsubscribed") == "false"
+    assert await home.states() == {"applied": 2, "superseded": 1}
+    assert await home.pool.fetchval("SELECT count(*) FROM syncd.key_claim") == 0
+    assert_well(home)
+
+
 @pytest.mark.parametrize(
     "fault",
     [

@@ -4,10 +4,11 @@ import asyncio
 from datetime import UTC, datetime
 
 import asyncpg
+import orjson
 import pytest
 
 from syncd.core.settings import Push
-from syncd.store import history, outbox
+from syncd.store import batches, history, outbox, parked
 from syncd.store.leases import Lease, Pool
 from tests.store.outgoing import (
     NOW,
@@ -224,6 +225,26 @@ async def test_a_claim_reads_by_its_partial_index_whatever_else_there_is(pool: P
     plan = "\n".join(row[0] for row in await pool.fetch("EXPLAIN " + outbox.CLAIMABLE, "acme", "contacts", 20_000))
     assert "outbox_claimable" in plan
     assert "Seq Scan" not in plan
+
+
+async def test_a_claim_is_written_by_the_primary_key_though_the_statistics_know_of_nothing_pending(pool: Pool) -> None:
+    await pool.execute(MANY, 30_000, "held")
+    await pool.execute("ANALYZE syncd.outbox")
+    await pool.execute(MANY, 20_000, "pending")
+    ids = [row["id"] for row in await pool.fetch("SELECT id FROM syncd.outbox WHERE state = 'pending' ORDER BY id")]
+    verdicts = orjson.dumps([["superseded", "reason"]] * len(ids)).decode()
+    for statement, arguments in (
+        (outbox.INTO_CHUNKS, (ids, [1] * len(ids), ids)),
+        (outbox.WAIT, (ids, [1] * len(ids))),
+        (outbox.PARK, (ids, verdicts)),
+        (outbox.END, (ids, verdicts, NOW)),
+        (parked.PARK, (ids, verdicts, verdicts)),
+        (batches.INTO_BATCHES, (ids, [1] * len(ids), ids, None)),
+    ):
+        plan = "\n".join(row[0] for row in await pool.fetch("EXPLAIN " + statement, *arguments))
+        assert "Join" not in plan, statement
+        assert "Nested Loop" not in plan, statement
+        assert "outbox_pkey" in plan or "Seq Scan on outbox" in plan, statement
 
 
 async def test_two_sessions_that_need_the_same_new_partition_both_go_on(pool: Pool) -> None:

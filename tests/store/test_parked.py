@@ -30,7 +30,7 @@ async def test_a_late_change_does_not_set_what_a_noop_found_to_be_there(lease: L
     async with lease.transaction() as connection:
         await outbox.claimable(connection, "acme", PUSH, 10)
         await history.ensure_partition(connection, NOW.date())
-        await connection.execute(outbox.END, [second], ["noop"], ["there"], NOW)
+        await connection.execute(outbox.END, [second], '[["noop", "there"]]', NOW)
     await pool.execute("UPDATE syncd.outbox SET state = 'pending' WHERE id = $1", first)
     async with lease.transaction() as connection:
         packing = await claim_in(connection)

@@ -18,7 +18,12 @@ WITH unsettled AS (SELECT * FROM syncd.chunk WHERE state IN ('open', 'sealed', '
      records AS (SELECT b.instance, b.lookup_field, r.key_norm, b.id AS batch_id, r.ordinal, r.record
                    FROM batches b JOIN syncd.sync_record r ON r.batch_id = b.id),
      carried AS (SELECT instance, lookup_field, key_norm, chunk_id FROM rows
-                 UNION ALL SELECT instance, lookup_field, key_norm, batch_id FROM records WHERE lookup_field <> 'id'),
+                 UNION ALL SELECT instance, lookup_field, key_norm, batch_id FROM records WHERE lookup_field <> 'id'
+                 UNION ALL SELECT o.instance, 'email', o.key_norm, max(o.sync_batch_id) FROM syncd.outbox o
+                            WHERE o.passed IS NOT NULL AND o.sync_batch_id IN (SELECT id FROM batches)
+                              AND NOT EXISTS (SELECT FROM rows r
+                                               WHERE (r.instance, r.lookup_field, r.key_norm) = (o.instance, 'email', o.key_norm))
+                            GROUP BY o.instance, o.key_norm),
      live AS (SELECT * FROM syncd.import_job
                WHERE state IN ('submitting', 'queued', 'importing', 'complete', 'failed', 'unconfirmed'))
 SELECT 'a change is in two places: ' || id AS what FROM syncd.change GROUP BY id HAVING count(*) > 1
@@ -46,8 +51,8 @@ SELECT 'a record carries no change: batch ' || r.batch_id
  WHERE o.id IS NULL AND r.lookup_field <> 'id'
 UNION ALL
 SELECT 'a change has passed what has not its key: ' || o.id
-  FROM syncd.outbox o LEFT JOIN rows r ON r.chunk_id = o.passed AND r.key_norm = o.key_norm
- WHERE o.passed IS NOT NULL AND r.chunk_id IS NULL
+  FROM syncd.outbox o LEFT JOIN syncd.key_claim k ON k.instance = o.instance AND k.lookup_field = 'email' AND k.key_norm = o.key_norm
+ WHERE o.passed IS NOT NULL AND k.chunk_id IS NULL
 UNION ALL
 SELECT 'counts of a batch are not those of its records: ' || b.id
   FROM batches b LEFT JOIN records r ON r.batch_id = b.id GROUP BY b.id, b.row_count, b.byte_count

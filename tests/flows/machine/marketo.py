@@ -26,6 +26,7 @@ BAD, WARN, POISON = "!bad", "!warn", "!poison"
 NEVER_EXECUTED = ("1003", "1016", "1019", "413", "602", "603", "606", "607", "1999")
 MAY_BE_EXECUTED = ("611", "999", "http_502", "garbled")
 GIVES_UP_AFTER = timedelta(seconds=90)  # protocol 2
+LATE = timedelta(seconds=85)
 CLEARING_CELL = "NULL"
 LEADS = {"a@x.io": 1_001, "b@x.io": 1_002}
 """The leads that Marketo has from the beginning."""
@@ -80,7 +81,8 @@ class Marketo(Imports, SyncLeads):
         """(lead, field, value) → whether it was written by who doesn't tell us of it, or does so again."""
         self.called: set[tuple[Lead, str, str | None]] = set()
         """What Sync Leads has written, which gives no warnings."""
-        self._by_call: list[tuple[datetime, set[Lead]]] = []  # the keys of calls that may be live, until then at most
+        self._by_call: list[tuple[datetime, set[Lead], bool]] = []  # the keys of calls that may be live, until then at most; by id or not
+        self._late: list[tuple[datetime, Lead, Values]] = []  # what calls that have no answer will write
         self.script: deque[str] = deque()
         self.calls: deque[str] = deque()
         self.status_away = False
@@ -102,8 +104,15 @@ class Marketo(Imports, SyncLeads):
             if _ends_at(first) > self._clock.now():
                 break
             self._at = _ends_at(first)
+            self._write_late()
             self._finish(first)
         self._at = self._clock.now()
+        self._write_late()
+
+    def _write_late(self) -> None:
+        for _, lead, values in [late for late in self._late if late[0] <= self._at]:
+            self._write(lead, values, doubtful=True)
+        self._late = [late for late in self._late if late[0] > self._at]
 
     def busy_for(self) -> float:
         """Seconds until the next job ends; none when the queue is empty."""
@@ -156,8 +165,8 @@ class Marketo(Imports, SyncLeads):
         await self._meanwhile()
         if outcome == "dies after":
             raise Died
-        if refused or outcome == "lost":
-            raise _fault("http_502" if outcome == "lost" else outcome, "sync_leads")
+        if refused or outcome in ("lost", "late"):
+            raise _fault("http_502" if outcome in ("lost", "late") else outcome, "sync_leads")
         self._by_call.pop()
         return SyncAnswer(answers, "r#sync")
 
@@ -225,7 +234,8 @@ class Marketo(Imports, SyncLeads):
         ours = [other for other in self.live() if other.ours]
         assert len(job.keys) == len(rows) > 0, "one row per key"
         assert all(job.keys.isdisjoint(other.keys) for other in ours), "no key in two live jobs"
-        assert job.keys.isdisjoint(self._called_keys()), "no key in a job beside a call that may be live"
+        # A job may be passed before it is submitted, too.
+        assert job.keys.isdisjoint(self._called_keys(by_id=False)), "no key in a job beside a call that may be live"
         assert len(ours) < self._ours_at_most, "no more slots than are ours"
         self.jobs.append(job)
         return job
@@ -246,8 +256,8 @@ class Marketo(Imports, SyncLeads):
         for name, value in values.items():
             self.written[lead, name, value] = doubtful or self.written.get((lead, name, value), False)
 
-    def _called_keys(self) -> set[Lead]:
-        return {key for until, keys in self._by_call if self._clock.now() < until for key in keys}
+    def _called_keys(self, *, by_id: bool = True) -> set[Lead]:
+        return {key for until, keys, ids in self._by_call if self._clock.now() < until and (by_id or not ids) for key in keys}
 
     def _written_at_once(self, records: Sequence[str], lookup_field: str, outcome: str) -> list[Synced]:
         """What each record's answer would be. Who names leads by their ids may pass others."""
@@ -257,15 +267,19 @@ class Marketo(Imports, SyncLeads):
         leads = [("email", found[one["id"]]) if by_id else (lookup_field, folded(one[lookup_field])) for one in parsed]
         assert len(set(leads)) == len(parsed), "one record per key"
         assert 0 < len(parsed) <= MOST_RECORDS
-        keys = set() if by_id else set(leads)
-        assert keys.isdisjoint(self._called_keys()), "no key in two calls that may be live"
-        assert all(keys.isdisjoint(job.keys) for job in self.live() if job.ours), "no key in a call beside a live job"
-        self._by_call.append((self._clock.now() + GIVES_UP_AFTER, keys))
+        keys = set(leads)
+        if not by_id:
+            assert keys.isdisjoint(self._called_keys()), "no key in two calls that may be live"
+            assert all(keys.isdisjoint(job.keys) for job in self.live() if job.ours), "no key in a call beside a live job"
+        self._by_call.append((self._clock.now() + GIVES_UP_AFTER, keys, by_id))
         answers = []
         for number, (lead, one) in enumerate(zip(leads, parsed, strict=True)):
             values = {name: _text(value) for name, value in one.items() if name != lookup_field}
             answers.append(_answer(values, skips=outcome == "skips" and number % 2 == 0))
-            if answers[-1].status == "written":
+            if answers[-1].status == "written" and outcome == "late":
+                self._late.append((self._clock.now() + LATE, lead, values))
+                self.called.update((lead, name, value) for name, value in values.items())
+            elif answers[-1].status == "written":
                 # What has passed a job goes once more, and may come to another end then.
                 self._write(lead, values, outcome in ("lost", "dies after") or by_id)
                 self.called.update((lead, name, value) for name, value in values.items())

@@ -194,7 +194,8 @@ def plans() -> st.SearchStrategy[Plan]:
     names = st.sampled_from(sorted(PUSHES))
     changes = st.lists(_new(), min_size=1, max_size=5).map(tuple)
     outcomes = st.sampled_from(("ok",) * 8 + ("lost", "fails", "dies before", "dies after") * 3 + NEVER_EXECUTED + MAY_BE_EXECUTED)
-    of_calls = st.sampled_from(("ok",) * 4 + ("lost", "skips", "dies before", "dies after") * 2 + ("603", "606", "607", "611", "http_502"))
+    doubts = ("lost", "late", "skips", "dies before", "dies after")
+    of_calls = st.sampled_from(("ok",) * 4 + doubts * 2 + ("603", "606", "607", "611", "http_502"))
     restart = st.builds(Restart, st.sets(names, min_size=1).map(lambda some: tuple(sorted(some))), st.booleans(), st.booleans())
     quick: list[st.SearchStrategy[Action]] = [
         st.builds(Enqueue, changes),
