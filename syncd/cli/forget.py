@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import logging
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from uuid import uuid4
+
+import structlog
 
 from syncd.cli.failures import USAGE, Refused
 from syncd.cli.opening import open_pool
@@ -132,13 +136,18 @@ async def _in_the_daemons_place(instance: Instance, pool: Pool, connection: Conn
     async with open_wire(instance, clock, Ledger(instance.name, pool), Metrics(), lease.is_sure) as wire:
         api = LeadDeletion(wire.rest) if wire.rest is not None else None
         jitter = random.Random()  # noqa: S311 - backoff, not secrets
-        flow = Forgetter(instance, api, lease, clock, Metrics(), jitter)
+        flow = Forgetter(instance, api, lease, clock, Metrics(), jitter, _only_troubles())
         for _ in range(int(PATIENCE / LOOK_EVERY)):
             await _step(flow, lease, connection)
             receipt = await forget_requests.receipt(pool, receipt_id)
             if receipt.finished_at is not None or receipt.message is not None or await _is_carried(instance, pool, receipt_id):
                 return
             await asyncio.sleep(LOOK_EVERY)
+
+
+def _only_troubles() -> Any:
+    """What went well stands in the receipt."""
+    return structlog.wrap_logger(structlog.WriteLogger(sys.stderr), wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
 
 async def _step(flow: Forgetter, lease: Lease, connection: Connection) -> None:

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 
@@ -28,7 +29,14 @@ class Forgetter:
     name = "forget"
 
     def __init__(
-        self, instance: Instance, api: LeadDeletion | None, lease: Lease, clock: Clock, metrics: Metrics, jitter: random.Random
+        self,
+        instance: Instance,
+        api: LeadDeletion | None,
+        lease: Lease,
+        clock: Clock,
+        metrics: Metrics,
+        jitter: random.Random,
+        logger: Any = log,
     ) -> None:
         self.instance = instance.name
         self._pushes = {push.name: push.lookup_field for push in instance.pushes}
@@ -39,7 +47,7 @@ class Forgetter:
         self._jitter = jitter
         self._faults = 0
         self._not_before: datetime | None = None
-        self._log = log.bind(instance=instance.name)
+        self._log = logger.bind(instance=instance.name)
 
     async def step(self) -> Outcome:
         """Bring each request on by one step: erase at once, then wait for imports, delete in Marketo, and erase what is left."""

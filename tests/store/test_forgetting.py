@@ -49,7 +49,7 @@ async def mirrored(pool: Pool) -> list[int]:
 
 async def test_python_and_sql_make_the_same_hashes(pool: Pool) -> None:
     secret = await pool.fetchval(forgetting.KEY)
-    texts = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=30)
+    texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
     seen: list[tuple[str, str, str]] = [
         ("acme", "email", " \t\r\nÀda@EXAMPLE.com"),
         ("acme", "id", "0007"),
