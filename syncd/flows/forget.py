@@ -9,7 +9,7 @@ import structlog
 
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault
-from syncd.core.retry import decide
+from syncd.core.retry import SLOW_RETRY, decide
 from syncd.core.settings import Instance
 from syncd.flows.loop import SECOND, Idle, Outcome
 from syncd.marketo.deleting import MOST_IDS, LeadDeletion
@@ -90,8 +90,10 @@ class Forgetter:
     async def _delete(self, request: Request) -> bool:
         """Have Marketo delete the leads; False where that has to be tried again. Those that are not there any more are deleted."""
         now = self._clock.now()
-        if self._api is None or (self._not_before is not None and now < self._not_before):
+        if self._not_before is not None and now < self._not_before:
             return False
+        if self._api is None:
+            return await self._in_vain(request, "the YAML has no rest for this instance any more", now + SLOW_RETRY)
         deleted, refused = 0, Counter[str]()
         ids = request.person.ids
         try:
@@ -99,8 +101,11 @@ class Forgetter:
                 answer = await self._api.delete(ids[first : first + MOST_IDS])
                 deleted, refused = deleted + answer.deleted, refused + answer.refused
         except Fault as fault:
-            await self._met(fault, request, now)
-            return False
+            self._faults += 1
+            self._metrics.fault(self.instance, fault)
+            # By its code alone: what Marketo says of it may name the lead.
+            again_at = decide(fault, self._faults, now, self._jitter.random()).at
+            return await self._in_vain(request, f"the call met {fault.code}", again_at)
         self._faults, self._not_before = 0, None
         async with self._lease.transaction() as connection:
             await forget_requests.answered(connection, request, deleted, bool(refused))
@@ -108,11 +113,10 @@ class Forgetter:
         level("person_deleted_in_marketo", receipt=request.receipt_id, deleted=deleted, refused=dict(refused))
         return True
 
-    async def _met(self, fault: Fault, request: Request, now: datetime) -> None:
+    async def _in_vain(self, request: Request, message: str, again_at: datetime) -> bool:
         """Asked again, as often as it takes: what was deleted already is no fault then."""
-        self._faults += 1
-        self._metrics.fault(self.instance, fault)
-        self._not_before = decide(fault, self._faults, now, self._jitter.random()).at
+        self._not_before = again_at
         async with self._lease.transaction() as connection:
-            await forget_requests.in_vain(connection, request, str(fault))
-        self._log.warning("person_not_deleted", receipt=request.receipt_id, fault=str(fault), again_at=self._not_before.isoformat())
+            await forget_requests.in_vain(connection, request, message)
+        self._log.warning("person_not_deleted", receipt=request.receipt_id, reason=message, again_at=again_at.isoformat())
+        return False

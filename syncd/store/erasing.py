@@ -19,6 +19,9 @@ CANCELLED = "it was about a person who is forgotten"
 DISSOLVED = "it was packed with a change of a person who is forgotten"
 ERASED = "(erased: it named a person who is forgotten)"
 
+# A walk over the history of years may take long.
+TAKE_YOUR_TIME = "SET LOCAL statement_timeout = 0"
+
 MOST_LEADS = 1_000
 """That many leads are no person, but an address that forms were filled with."""
 
@@ -106,10 +109,7 @@ OF_LEADS = {
     "lead_gone": "DELETE FROM syncd.lead_gone WHERE instance = $1 AND lead_id = ANY ($2::bigint[])",
     "census_id": "DELETE FROM syncd.census_id WHERE instance = $1 AND lead_id = ANY ($2::bigint[])",
 }
-NOT_INTO = (
-    "UPDATE syncd.lead_gone SET merged_into = NULL WHERE instance = $1 AND merged_into = ANY ($2::bigint[])",
-    "UPDATE syncd.lead SET merged_into = NULL WHERE instance = $1 AND merged_into = ANY ($2::bigint[])",
-)
+NOT_INTO = "UPDATE syncd.lead_gone SET merged_into = NULL WHERE instance = $1 AND merged_into = ANY ($2::bigint[])"
 WINDOWS_OF_KEYS = """
 SELECT w.id, w.leads, w.expected, ARRAY(SELECT k FROM unnest(w.keys) k WHERE lower(k) <> ALL ($2::text[])) AS others
   FROM syncd.pull_window w
@@ -180,6 +180,7 @@ async def live(connection: Connection, instance: str, person: Person, pushes: Ma
 
 async def erase(connection: Connection, instance: str, person: Person, pushes: Mapping[str, str], now: datetime) -> Erasure:
     """Erase all that names the person, but for what is carried by what Marketo may have."""
+    await connection.execute(TAKE_YOUR_TIME)
     erased: Counter[str] = Counter()
     carried = await _erase_changes(connection, instance, person, pushes, now, erased)
     ids = sorted({*person.ids, *(row["lead_id"] for row in await connection.fetch(IDS_OF_EMAILS, instance, person.emails))})
@@ -221,8 +222,7 @@ async def _erase_changes(
 async def _erase_leads(connection: Connection, instance: str, ids: Sequence[int], now: datetime, erased: Counter[str]) -> None:
     for table, statement in OF_LEADS.items():
         erased[table] = _rows(await connection.execute(statement, instance, ids))
-    for statement in NOT_INTO:
-        await connection.execute(statement, instance, ids)
+    await connection.execute(NOT_INTO, instance, ids)
     due = await connection.fetchrow(DROP_DUE, instance, ids)
     assert due is not None
     erased["lead_due"] = due["leads"]

@@ -5,17 +5,18 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from structlog.testing import capture_logs
 
 from syncd.core.forget import Person
 from syncd.core.settings import Keys, StaticList
+from syncd.core.windows import Window
 from syncd.flows.forget import Forgetter
 from syncd.flows.loop import Flow
 from syncd.marketo.deleting import LeadDeletion
 from syncd.simulator import Fault, ImportModel
-from syncd.store import erasing, forget_requests
+from syncd.store import census, erasing, forget_requests
 from syncd.store.forget_requests import Receipt
 from tests.flows import exporting
 from tests.flows.conftest import PULL, PUSH, Build, House
@@ -202,6 +203,25 @@ async def test_lists_and_keys_bring_nobody_back(house: Build) -> None:
     assert await home.pool.fetchval("SELECT array_agg(lead_id) FROM syncd.list_membership") == [other.id]
     assert refused(home)["page"] >= 2, "of the list; the keys were not asked for"
     assert await home.pool.fetchval("SELECT count(*) FROM syncd.pull WHERE state <> 'running'") == 0
+
+
+async def test_a_census_hears_of_nobody(house: Build) -> None:
+    hooks = exporting.Hooks(census=True)
+    home = await exporting.built(house, hooks=hooks, leads=20)
+    her = Her(*somebody(home))
+    await exporting.filled(home)
+    home.flows.append(forgetter(home))
+    await forget(home, ("id", str(her.id)))
+    start, end = datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC)
+    async with home.pool.acquire() as connection, connection.transaction():
+        await census.start(connection, "acme", [Window(start, end)], home.clock.now())
+    await exporting.filled(home)
+    listed = {lead_id for _, ids in hooks.listed for lead_id in ids}
+    created = {lead.id for lead in home.simulator.world if start.timestamp() <= lead.created <= end.timestamp()}
+    assert listed == created - {her.id}
+    assert her.id in created
+    assert refused(home) == {"census": 1}
+    assert await found(home.pool, *her.words) == {}
 
 
 async def test_marketo_is_asked_until_it_has_deleted(house: Build) -> None:

@@ -33,7 +33,9 @@ SCANNED = """
 import_job.message sync_batch.message export.message pull.message pull_window.message push.message plan.reason backfill.reason
 census.message request.answer
 """
-PASSING = "chunk_row.key_norm chunk_row.line sync_record.key_norm sync_record.record key_claim.key_norm forget_request.keys"
+PASSING = """
+chunk_row.key_norm chunk_row.line sync_record.key_norm sync_record.record key_claim.key_norm forget_request.keys forget_request.message
+"""
 NOBODY = """
 lease.host lease.instance lease.epoch lease_fence.instance lease_fence.epoch api_usage.instance api_usage.api api_usage.calls
 request.id request.instance request.kind lead.instance
@@ -64,7 +66,7 @@ sync_batch.request_id sync_record.batch_id keep_mark.instance
 plan.id plan.instance plan.push plan.kind plan.state plan.changes
 forget_key.key forget_key.inner_pad forget_key.outer_pad forgotten.instance forgotten.hash
 forget_receipt.id forget_receipt.instance forget_receipt.hashes forget_receipt.erased forget_receipt.in_marketo
-forget_request.id forget_request.instance forget_request.receipt_id forget_request.kinds forget_request.written_by forget_request.message
+forget_request.id forget_request.instance forget_request.receipt_id forget_request.kinds forget_request.written_by
 schema_version.version_num
 """
 COLUMNS = """
