@@ -26,6 +26,7 @@ from syncd.flows.dictionary import Dictionaries
 from syncd.flows.exporters import exporters_of
 from syncd.flows.exporting import Reach
 from syncd.flows.fetch import Fetcher
+from syncd.flows.forget import Forgetter
 from syncd.flows.keep import Keeper
 from syncd.flows.loop import Flow
 from syncd.flows.plan import register
@@ -38,6 +39,7 @@ from syncd.flows.settle import Settler
 from syncd.flows.sweep import Sweep
 from syncd.flows.sync import Syncer
 from syncd.flows.usage import Usage
+from syncd.marketo.deleting import LeadDeletion
 from syncd.marketo.describe import describe
 from syncd.marketo.wire import Wire, open_wire
 from syncd.ops import http, systemd
@@ -213,6 +215,7 @@ class Daemon:
         checks = Checks(instance, dictionaries, lease, clock, metrics)
         flows: list[Flow] = [Sweep(instance, lease, clock), Keeper(instance, lease, clock), Answer(instance, wire, lease, clock)]
         flows += self._inbound(instance, lease, wire, dictionaries)
+        flows.append(Forgetter(instance, LeadDeletion(rest) if rest else None, lease, clock, metrics, jitter))
         if wire.rest is not None:
             flows.append(Resting(Usage(name, limits, wire.rest, wire.limiter, lease, clock, metrics), "both", lease, clock))
         if wire.imports is not None:

@@ -61,6 +61,7 @@ class Changes:
         self._vocabulary = vocabulary
         self._lease = lease
         self._clock = clock
+        self._metrics = metrics
         self._marketo_now = marketo_now
         self._standing = Standing(instance.name, pull.name, lease, clock, metrics, jitter)
         streams = {CHANGES: stream_of(pull.name), SCORES: f"{stream_of(pull.name)} scores"}
@@ -117,12 +118,13 @@ class Changes:
             now = self._clock.now()
             fresh = await self._looks[which].write(connection, page)
             ids = {activity.lead_id for activity in fresh}
-            await due.note(connection, self.instance, self._pull.name, ids, "changed", now)
+            refused = await due.note(connection, self.instance, self._pull.name, ids, "changed", now)
             ends = page.last and len(self._to_read) == 1
             began_at = min(self._began_at or page.began_at, page.began_at)
             if ends:
                 until = began_at - self._pull.margin
                 await pulls.followed(connection, self.instance, self._pull.name, until, now, self._filled)
+        self._metrics.forgotten(self.instance, "activity", refused)
         if page.last:
             self._began_at = began_at
             self._to_read.pop(0)

@@ -19,7 +19,7 @@ from syncd.flows.exporting import CENSUS, POLL, Exporting, Reach, shares
 from syncd.flows.loop import Idle, Outcome, Worked
 from syncd.flows.plan import LOOK_EVERY
 from syncd.flows.reading import asked_fields, where_on_the_wire
-from syncd.store import cursors, due, exports, gone, leads, lists, planning, staging
+from syncd.store import cursors, due, exports, forgetting, gone, leads, lists, planning, staging
 from syncd.store.cursors import ExtractWindow
 from syncd.store.exports import Export
 from syncd.store.leads import Asker, Upserted
@@ -47,6 +47,7 @@ class _Loaded:
     refused: int = 0
     dropped: int = 0
     nuls: int = 0
+    forgotten: int = 0
 
     def add(self, upserted: Upserted) -> None:
         self.created += upserted.created
@@ -147,6 +148,11 @@ class ExportLoader:
             names = {name for part in parts for name in part.fields}
             if missing := [name for name in where if name not in names]:
                 raise Spoilt(f"the file lacks {', '.join(missing)}, which the pull's where goes by by now")
+            async with self._lease.transaction() as connection:
+                await staging.begin(connection)
+                for part in parts:  # a lead that one of them lacks is left out of all
+                    refused = await forgetting.refuse_staged(connection, self.instance, part.export, part.fields)
+                    came.forgotten = max(came.forgotten, refused)
             staged = Staged.of(parts, dictionary, where)
             asker = self._asker(load.pull, vocabulary, names) if load.pull is not None else None
             await self._write(load, staged, asker, came)
@@ -244,6 +250,7 @@ class ExportLoader:
         name = load.jobs[0].pull
         self._metrics.extract(self.instance, name, came.leads, came.nuls, came.created, came.changed, came.dropped)
         self._metrics.export_ended(self.instance, name, "loaded", len(load.jobs))
+        self._metrics.forgotten(self.instance, "census" if load.pull is None else "extract", came.forgotten)
         self._log.info(
             "export_loaded",
             pull=name,
@@ -255,7 +262,8 @@ class ExportLoader:
             overtaken=came.refused,
             dropped=came.dropped,
             nuls=came.nuls,
-            in_some_parts_only=max(0, max(job.records or 0 for job in load.jobs) - came.leads),
+            forgotten=came.forgotten,
+            in_some_parts_only=max(0, max(job.records or 0 for job in load.jobs) - came.leads - came.forgotten),
         )
 
     async def _met(self, fault: Fault, load: _Load) -> Outcome:

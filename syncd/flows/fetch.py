@@ -161,6 +161,7 @@ class Fetcher:
             for window in await due.read(connection, self.instance, name, read, answer.asked_at):
                 await cursors.finish_if_read(connection, window, now)
         self._metrics.page(self.instance, name, len(answer.rows), upserted.created, upserted.changed, upserted.dropped)
+        self._metrics.forgotten(self.instance, "id", upserted.forgotten)
         missing = len(batch.due) - len(answer.rows)
         if missing:
             self._log.debug("leads_missing", leads=missing, reason="Marketo has none with these ids: deleted, merged, or not to be seen")

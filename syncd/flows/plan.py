@@ -14,12 +14,13 @@ from syncd.core.clock import Clock
 from syncd.core.cost import Cost, cost
 from syncd.core.extract import BEGINNING
 from syncd.core.faults import Fault, Nature
+from syncd.core.forget import EMAIL, ID
 from syncd.core.retry import SLOW_RETRY
 from syncd.core.route import Route
 from syncd.core.settings import Instance, Keys, Pull, SmartList, StaticList, UpdatedSince
 from syncd.core.windows import WIDEST, increment, plan, stepped_back
 from syncd.flows.loop import Idle, Outcome, Worked
-from syncd.store import backfills, fields, leads, planning, pulls, switching
+from syncd.store import backfills, fields, forgetting, leads, planning, pulls, switching
 from syncd.store.leases import Connection, Lease
 from syncd.store.pulls import PullState
 
@@ -218,11 +219,14 @@ class Planner:
 
     async def _walk(self, select: StaticList | SmartList | Keys, backfill: int | None, route: Route, now: datetime) -> Outcome:
         pull = self._pull
-        groups = None if not isinstance(select, Keys) else in_groups(self._without_refused(await _keys_of(select), now))
+        keys = None if not isinstance(select, Keys) else self._without_refused(await _keys_of(select), now)
         async with self._lease.transaction() as connection:
-            if groups is None:
+            if keys is None or not isinstance(select, Keys):
                 await planning.plan_list(connection, self._instance, pull.name, self._source, now, backfill, route.ids_only)
             else:
+                kind = ID if select.type == "IDNUM" else EMAIL
+                forgotten = await forgetting.known(connection, self._instance, ((kind, key) for key in keys))
+                groups = in_groups([key for key in keys if (kind, key) not in forgotten])
                 await planning.plan_keys(connection, self._instance, pull.name, self._source, groups, now, backfill)
         return Worked(0)
 

@@ -163,6 +163,7 @@ class PullStream:
             upserted, goes_on = await self._store(walk, page, got, expected)
         walk.all_new = 0 < upserted.created == len(rows)
         self._metrics.page(self.instance, self._pull.name, len(rows), upserted.created, upserted.changed, upserted.dropped)
+        self._metrics.forgotten(self.instance, "page", upserted.forgotten)
         walk.position, walk.leads, walk.expected = page.position, got, expected
         if not goes_on:
             self._restarts = 0

@@ -114,6 +114,7 @@ class Packer:
         target = target_of(push, checks)
         async with self._lease.transaction() as connection:
             seen = await outbox.claimable(connection, self.instance, push, CLAIM, kin_of(push, self._pushes))
+            self._metrics.forgotten(self.instance, "push", seen.refused)
             if not seen.changes:
                 return 0
             mirror = await checks.mirror(connection, push, seen) if checks is not None else None

@@ -96,6 +96,7 @@ class Syncer:
         target = replace(target_of(push, checks), by_sync=True)
         async with self._lease.transaction() as connection:
             seen = await outbox.urgent(connection, self.instance, push, MOST_RECORDS, now, kin)
+            self._metrics.forgotten(self.instance, "urgent", seen.refused)
             if not seen.changes:
                 return
             passing = await outbox.passable(connection, self.instance, push, seen, kin)

@@ -74,6 +74,12 @@ class Metrics:
             registry=self.registry,
         )
         self._gone = Counter("syncd_leads_gone", "Leads of the mirror that were deleted or merged", ("instance",), registry=self.registry)
+        self._forgotten = Counter(
+            "syncd_forgotten_refused",
+            "Leads and changes of forgotten people that were kept out, by the way they came",
+            ("instance", "way"),
+            registry=self.registry,
+        )
         self._progress = Counter("syncd_steps", "Steps taken", ("instance", "flow"), registry=self.registry)
 
     def page(self, instance: str, pull: str, seen: int, created: int, changed: int, dropped: int = 0) -> None:
@@ -158,6 +164,11 @@ class Metrics:
     def gone(self, instance: str, leads: int) -> None:
         """Leads of the mirror were found deleted or merged."""
         self._gone.labels(instance).inc(leads)
+
+    def forgotten(self, instance: str, way: str, refused: int) -> None:
+        """Rows of forgotten people were kept out."""
+        if refused:
+            self._forgotten.labels(instance, way).inc(refused)
 
     def fault(self, instance: str, fault: Fault) -> None:
         """A flow met a fault."""

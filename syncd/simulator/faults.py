@@ -32,6 +32,7 @@ ENDPOINTS = (
     "export_cancel",
     "export_file",
     "sync_leads",
+    "delete_leads",
 )
 _FIRST_COMERS = frozenset(ENDPOINTS[:8])
 """They draw from one stream of chance; each of the others has its own, so that seeds replay."""
@@ -75,6 +76,7 @@ _AT: dict[str, tuple[Fault, ...]] = {
     "export_cancel": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF),
     "export_file": (*_TRANSPORT, *_REST, *_FILE, *_REST_LIMITS, *_MISCHIEF, *_IN_THE_FILE),
     "sync_leads": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF, Fault.SYNC_RESULT_MISSING, Fault.SYNC_SKIPPED),
+    "delete_leads": (*_TRANSPORT, *_REST, *_REST_LIMITS, *_MISCHIEF),
     **dict.fromkeys(_ACTIVITY_PAGES, (*_TRANSPORT, *_REST, Fault.SHORT_ACTIVITY_PAGE, *_REST_LIMITS, *_MISCHIEF)),
 }
 _WITHOUT_CODES = ("soap", "identity")

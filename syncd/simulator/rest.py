@@ -12,6 +12,7 @@ from syncd.simulator.export_api import JOB, ExportApi
 from syncd.simulator.exports import ExportQueue
 from syncd.simulator.importfile import DELIMITERS, file_part, read_import
 from syncd.simulator.imports import ImportQueue
+from syncd.simulator.lead_deletes import LeadDeletes
 from syncd.simulator.lead_reads import LeadReads
 from syncd.simulator.lead_writes import LeadWrites
 from syncd.simulator.limits import Limiter
@@ -43,6 +44,7 @@ def rest_endpoint_of(path: str, method: str, query: Mapping[str, str]) -> str | 
         ("GET", "/rest/v1/leads/describe.json"): "describe",
         ("GET", "/rest/v1/stats/usage.json"): "usage",
         ("POST", "/rest/v1/leads.json"): "sync_leads",
+        ("POST", "/rest/v1/leads/delete.json"): "delete_leads",
         ("POST", "/bulk/v1/leads.json"): "import",
         ("POST", "/bulk/v1/leads/export/create.json"): "export_create",
         ("GET", "/bulk/v1/leads/export.json"): "export_list",
@@ -117,6 +119,7 @@ class RestApi:
         self._others: dict[str, Callable[[Call], Reply]] = {
             "leads": LeadReads(world, recorder).answer,
             "sync_leads": LeadWrites(settings, world, queue, recorder).answer,
+            "delete_leads": LeadDeletes(world, recorder).answer,
             **dict.fromkeys(EXPORTS, ExportApi(settings, world, exports, recorder).answer),
             **dict.fromkeys(("paging_token", "lead_changes", "deleted_leads", "activities"), activities.answer),
         }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from syncd.store import forgetting
 from syncd.store.leases import Connection, Pool
 
 Reason = Literal["changed", "winner", "overtaken", "listed", "census"]
@@ -85,11 +86,16 @@ class Due:
 
 async def note(
     connection: Connection, instance: str, pull: str, ids: Iterable[int], reason: Reason, now: datetime, window: int | None = None
-) -> None:
-    """These leads are to be read for the pull: by whatever is asked for from now on. `window` is the window of ids that waits for it."""
-    listed = list(ids)
-    if listed:
-        await connection.execute(NOTE, instance, pull, listed, reason, now, window)
+) -> int:
+    """These leads are to be read for the pull: by whatever is asked for from now on. `window` is the window of ids that waits for it.
+
+    Returns how many are not, as they are forgotten people's.
+    """
+    listed = set(ids)
+    forgotten = await forgetting.known_ids(connection, instance, listed) if listed else set()
+    if listed - forgotten:
+        await connection.execute(NOTE, instance, pull, list(listed - forgotten), reason, now, window)
+    return len(forgotten)
 
 
 async def note_held(connection: Connection, instance: str, pull: str, reason: Reason, now: datetime) -> int:
@@ -104,6 +110,8 @@ async def note_winners(
 
     A pull that follows the activity log selects by update time: it is to have every winner.
     """
+    forgotten = await forgetting.known_ids(connection, instance, {winner for winner, _ in merged})
+    merged = [(winner, lead) for winner, lead in merged if winner not in forgotten]
     winners, ids = [winner for winner, _ in merged], [lead for _, lead in merged]
     await connection.execute(NOTE_WINNERS, instance, list(pulls), winners, ids, now)
 

@@ -1,9 +1,10 @@
 """Leads that were deleted or merged away: noted, marked in the mirror, and marked again where an older answer was written later."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from syncd.store import forgetting
 from syncd.store.leases import Connection, Pool
 
 PULL = "#deletions"
@@ -59,6 +60,8 @@ async def note(connection: Connection, instance: str, gone: Sequence[Gone], now:
 
     `history` says whether it is told in `lead_history`, whose partition for the day must then be there.
     """
+    forgotten = await forgetting.known_ids(connection, instance, (lead for each in gone for lead in (each.lead_id, each.merged_into or 0)))
+    gone = [replace(each, merged_into=None) if each.merged_into in forgotten else each for each in gone if each.lead_id not in forgotten]
     ids = [each.lead_id for each in gone]
     await connection.execute(NOTE, instance, ids, [each.gone_at for each in gone], [each.merged_into for each in gone], now)
     return await _mark(connection, instance, sorted(set(ids)), now, history)

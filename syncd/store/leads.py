@@ -8,6 +8,7 @@ from hashlib import blake2b
 import orjson
 
 from syncd.core.mirror import MirrorRow
+from syncd.store import forgetting
 from syncd.store.leases import Connection
 from syncd.store.staging import Slice, Staged
 
@@ -155,12 +156,13 @@ class Asker:
 @dataclass(frozen=True, slots=True)
 class Upserted:
     """What a page did to the mirror, in leads. `refused` are those of which a later request has told already; `dropped` those that
-    were not to be kept and that the pull has never kept before."""
+    were not to be kept and that the pull has never kept before; `forgotten` those of forgotten people, which are nothing of the above."""
 
     created: int
     changed: int
     refused: int = 0
     dropped: int = 0
+    forgotten: int = 0
 
 
 class NotAllNewError(Exception):
@@ -175,11 +177,12 @@ async def insert(
     Raises NotAllNewError when one is: the transaction must then be rolled back, since the leads that were written hold locks out of
     their order.
     """
-    page = list({row.lead_id: row for row in rows}.values())
+    forgotten = await forgetting.known_leads(connection, instance, rows)
+    page = list({row.lead_id: row for row in rows if row.lead_id not in forgotten}.values())
     written = await connection.execute(INSERT, instance, *_columns(page, asker), asker.pull, asked_at, now)
     if int(written.rpartition(" ")[2]) < len(page):
         raise NotAllNewError
-    return Upserted(len(page), 0)
+    return Upserted(len(page), 0, forgotten=len(forgotten))
 
 
 async def upsert(
@@ -195,7 +198,8 @@ async def upsert(
 
     A lead that the pull has kept once stays up to date, so that the mirror never tells what is no longer so.
     """
-    latest = {row.lead_id: number for number, row in enumerate(rows)}.values()
+    forgotten = await forgetting.known_leads(connection, instance, rows)
+    latest = {row.lead_id: number for number, row in enumerate(rows) if row.lead_id not in forgotten}.values()
     page = [rows[number] for number in latest]
     record = await connection.fetchrow(
         UPSERT,
@@ -210,7 +214,7 @@ async def upsert(
         asker.history,
     )
     assert record is not None
-    return Upserted(record["created"], record["changed"], record["refused"], record["dropped"])
+    return Upserted(record["created"], record["changed"], record["refused"], record["dropped"], len(forgotten))
 
 
 def _columns(page: Sequence[MirrorRow], asker: Asker) -> tuple[list[int], list[str | None], list[str], list[str], list[str]]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from syncd.store import forgetting
 from syncd.store.leases import Connection
 
 SEEN = """
@@ -17,8 +18,9 @@ LEFT = "UPDATE syncd.list_membership SET left_at = $4 WHERE instance = $1 AND li
 
 
 async def seen(connection: Connection, instance: str, name: str, walk: int, lead_ids: Sequence[int], now: datetime) -> None:
-    """These leads are members of the list, by the walk whose window's id is `walk`."""
-    await connection.execute(SEEN, instance, name, list(lead_ids), now, walk)
+    """These leads are members of the list, by the walk whose window's id is `walk`; forgotten people are of none."""
+    others = set(lead_ids) - await forgetting.known_ids(connection, instance, lead_ids)
+    await connection.execute(SEEN, instance, name, list(others), now, walk)
 
 
 async def walked(connection: Connection, instance: str, name: str, walk: int, now: datetime) -> int:

@@ -4,7 +4,7 @@ A claim takes the oldest claimable rows by a partial index that holds nothing el
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import asyncpg
@@ -12,7 +12,7 @@ import orjson
 
 from syncd.core.pack import PackedBatch, PackedChunk, Packing, PendingChange
 from syncd.core.settings import Push
-from syncd.store import batches, chunks, parked
+from syncd.store import batches, chunks, forgetting, parked
 from syncd.store.history import ensure_partition
 from syncd.store.leases import Connection
 
@@ -131,12 +131,13 @@ SELECT id, instance, push, key, key_norm, fields, verdict ->> 0, verdict ->> 1, 
 
 @dataclass(frozen=True, slots=True)
 class Claimable:
-    """What a claim sees; the rows stay locked until its transaction ends."""
+    """What a claim sees; the rows stay locked until its transaction ends. `refused` more have ended: they were about forgotten people."""
 
     changes: Sequence[PendingChange]
     claimed: Mapping[str, int]
     open_chunks: Sequence[PackedChunk] = ()
     open_batch: PackedBatch | None = None
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ async def claimable(connection: Connection, instance: str, push: Push, limit: in
     seen = await _seen(connection, instance, push, rows, kin)
     open_chunks = await connection.fetch(OPEN_CHUNKS, instance, push.name, push.lookup_field, push.format, push.list_id, push.partition)
     open_batch = await batches.open_one(connection, instance, push)
-    return Claimable(seen.changes, seen.claimed, [_open_chunk(row) for row in open_chunks], open_batch)
+    return Claimable(seen.changes, seen.claimed, [_open_chunk(row) for row in open_chunks], open_batch, seen.refused)
 
 
 async def urgent(connection: Connection, instance: str, push: Push, limit: int, now: datetime, kin: Sequence[str] = ()) -> Claimable:
@@ -195,10 +196,12 @@ async def these(connection: Connection, instance: str, push: Push, ids: Sequence
     if not rows:
         return Claimable((), {})
     seen = await _seen(connection, instance, push, rows, kin)
-    return Claimable(seen.changes, seen.claimed, (), await batches.open_one(connection, instance, push))
+    return replace(seen, open_batch=await batches.open_one(connection, instance, push))
 
 
 async def _seen(connection: Connection, instance: str, push: Push, rows: Sequence[asyncpg.Record], kin: Sequence[str]) -> Claimable:
+    refused = await forgetting.refuse_changes(connection, instance, push.lookup_field, [row["id"] for row in rows])
+    rows = [row for row in rows if row["id"] not in refused] if refused else rows
     keys = list({row["key_norm"] for row in rows})
     claimed = {row["key_norm"]: row["chunk_id"] for row in await connection.fetch(CLAIMED_KEYS, instance, push.lookup_field, keys)}
     mark = await connection.fetchval(MARK, instance) or 0
@@ -221,8 +224,8 @@ async def _seen(connection: Connection, instance: str, push: Push, rows: Sequenc
         PendingChange(change_id, key, key_norm, fields, overwritten.get(change_id, nothing), retry_of or change_id, lacks)
         for change_id, key, key_norm, fields, _, retry_of, lacks in rows
     ]
-    await connection.execute(RAISE_MARK, instance, max(row["id"] for row in rows))
-    return Claimable(changes, claimed)
+    await connection.execute(RAISE_MARK, instance, max((row["id"] for row in rows), default=0))
+    return Claimable(changes, claimed, refused=len(refused))
 
 
 async def _lock_oldest(connection: Connection, instance: str, push: str, limit: int) -> list[asyncpg.Record]:

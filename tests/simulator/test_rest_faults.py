@@ -49,6 +49,8 @@ async def test_every_code_at_every_endpoint(rehearse: Rehearse, code: str) -> No
             reply = await client.submit("email\na@example.com\n")
         elif endpoint == "sync_leads":
             reply = json.loads((await client.post("/rest/v1/leads.json", {}))[1])
+        elif endpoint == "delete_leads":
+            reply = json.loads((await client.post("/rest/v1/leads/delete.json", {}))[1])
         else:
             what = endpoint.removeprefix("export_")
             reply = await (create(client) if what == "create" else order(client, export_id, what))
