@@ -176,9 +176,9 @@ DECLARE
 BEGIN
     PERFORM syncd.detach(attachment);
     -- by rights of syncd's role, as a writer need not have any here. Plans are kept for a session, and one that was made for a single row
-    -- must not walk a million rows a million times: no nested loops
+    -- must not walk a million rows a million times: no nested loops. Floats look the same, whatever the writer has set
     EXECUTE format('CREATE FUNCTION syncd.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-                    SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_hashjoin = on SET jit = off AS %L',
+                    SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_hashjoin = on SET extra_float_digits = 1 SET jit = off AS %L',
                    name, syncd.attach_body(of_instance, of_push, layout));
     EXECUTE format('REVOKE ALL ON FUNCTION syncd.%I() FROM PUBLIC', name);
     EXECUTE format('COMMENT ON FUNCTION syncd.%I() IS %L', name, format('Writes changes of %s for %s, push %s', layout ->> 'relation', of_instance, of_push));

@@ -12,9 +12,10 @@ from syncd.cli.failures import Refused
 from syncd.cli.opening import open_pool
 from syncd.core.mapping import Layout, Relation, Unmappable, layout_of
 from syncd.core.settings import Database, FromTable, Push
-from syncd.store import attaching
-from syncd.store.attaching import Attached, NotAttachable
+from syncd.store import attaching, relations
+from syncd.store.attaching import Attached
 from syncd.store.leases import Connection
+from syncd.store.relations import NotAttachable
 
 TRIES = 20  # of a second each, that others may have the table
 BETWEEN = 0.5  # seconds, real, in which whoever waited for us gets on
@@ -51,7 +52,7 @@ async def attach(database: Database, instance: str, push: Push, backfill: bool |
             return Done(relation.name, fresh=False)
         former = tuple(await attaching.waiting(connection, instance, push.name))
         if before is not None and before.plan_id is not None and stands and backfill is not False:
-            plan, behind = before.plan_id, before.backfilled_to
+            plan, behind = before.plan_id, await attaching.reached(connection, before.plan_id)
         else:
             if before is not None and before.plan_id is not None:
                 await attaching.abandon(connection, before.plan_id, now())
@@ -106,9 +107,9 @@ async def _alone(database: Database, command: str, instance: str, push: str) -> 
 
 async def _layout(connection: Connection, push: str, source: FromTable, reads: bool) -> tuple[Layout, Relation]:
     try:
-        relation = await attaching.relation(connection, source.table)
+        relation = await relations.relation(connection, source.table)
         layout = layout_of(source, relation)
-        await attaching.probe(connection, layout, reads)
+        await relations.probe(connection, layout, reads)
     except (NotAttachable, Unmappable) as error:
         raise Refused(f"syncd attach: {push}: {error}") from None
     return layout, relation

@@ -17,7 +17,7 @@ MADE_BY: Final = 1
 
 _AS_IS = frozenset({"bool", "int2", "int4", "int8", "float4", "float8", "numeric", "date"})
 _FORMS: Final = {"money": "money", "timestamptz": "moment", "timestamp": "utc_moment"}
-_TEXTS = frozenset({"text", "varchar", "bpchar", "char", "name", "citext", "uuid", "time", "timetz", "inet", "cidr", "macaddr", "macaddr8"})
+_TEXTS = frozenset({"text", "varchar", "bpchar", "char", "name", "citext", "uuid", "time", "timetz"})
 
 
 @dataclass(frozen=True, slots=True)

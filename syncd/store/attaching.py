@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-import asyncpg
-
-from syncd.core.mapping import ColumnType, Layout, Relation
+from syncd.core.mapping import Layout, Relation
 from syncd.store.enqueue import NEW_IDS
 from syncd.store.history import ensure_partition
 from syncd.store.leases import Connection, Pool
@@ -23,35 +21,6 @@ LOCKS: Final = 0x61747463  # "attc": keeps our advisory locks apart from others'
 KEYLESS: Final = frozenset({"no_key", "long_key"})
 """Codes of rows that could not go; all others are SQLSTATEs, of changes that were lost."""
 
-RELATION = """
-SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS name, quote_ident(n.nspname) AS schema, c.relkind::text AS kind,
-       c.relpersistence = 't' AS temporary, n.nspname IN ('syncd', 'pg_catalog', 'information_schema') AS foreign_to_users,
-       EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid) AS is_part, has_table_privilege(c.oid, 'TRIGGER') AS may_trigger,
-       row_security_active(c.oid) AS rows_hidden, quote_ident(current_user) AS role
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)
-"""
-COLUMNS = """
-WITH RECURSIVE base AS (
-    SELECT attnum, attname::text AS name, format_type(atttypid, atttypmod) AS shown, atttypid AS type
-      FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
-     UNION ALL
-    SELECT b.attnum, b.name, b.shown, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype = 'd'
-)
-SELECT b.name, b.shown, t.typtype = 'e' AS is_enum,
-       CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace OR t.typname = 'citext' THEN t.typname::text ELSE '' END AS base
-  FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype <> 'd' ORDER BY b.attnum
-"""
-IDENTITIES = """
-SELECT array_agg(a.attname::text ORDER BY k.n) AS columns, array_agg(format_type(a.atttypid, NULL) ORDER BY k.n) AS types
-  FROM pg_index i
- CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, n)
-  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
- WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
-   AND k.n <= i.indnkeyatts
- GROUP BY i.indexrelid, i.indisprimary HAVING bool_and(a.attnotnull) ORDER BY i.indisprimary DESC, i.indexrelid
-"""
-PINNED = "SET LOCAL search_path = pg_catalog, pg_temp"
-PROBE = "SELECT syncd.attach_probe($1::text::jsonb)"
 # Whoever comes to write waits behind this lock meanwhile.
 WAIT_A_SECOND = "SET LOCAL lock_timeout = '1s'"
 REMEMBER = """
@@ -67,7 +36,7 @@ FORGET_FAULTS = "DELETE FROM syncd.attach_fault WHERE instance = $1 AND push = $
 FORGET = "DELETE FROM syncd.attachment WHERE instance = $1 AND push = $2"
 TRY_LOCK = "SELECT pg_try_advisory_lock($1, hashtext($2 || ' ' || $3))"
 ATTACHMENTS = """
-SELECT a.id, a.push, a.relation, a.digest, a.attached_at, a.plan_id, a.backfilled_to,
+SELECT a.id, a.push, a.relation, a.digest, a.attached_at, a.plan_id,
        (SELECT count(*) FROM pg_trigger t
          WHERE t.tgrelid = to_regclass(a.relation) AND t.tgfoid = to_regproc('syncd.attached_' || a.id) AND t.tgenabled IN ('O', 'A')) = 2
            AS fires
@@ -87,7 +56,8 @@ SELECT DISTINCT l.virtualtransaction AS writer
 """
 ATTACH_PAGE = "SELECT * FROM syncd.attach_page($1, $2, $3::text::jsonb, $4, $5::bigint[], $6::text[])"
 PROGRESS = "UPDATE syncd.plan SET changes = changes + $2 WHERE id = $1 AND state = 'making' RETURNING id"
-REACHED = "UPDATE syncd.attachment SET backfilled_to = $2 WHERE plan_id = $1"
+REACHED = "SELECT backfilled_to FROM syncd.attachment WHERE plan_id = $1"
+REACH = "UPDATE syncd.attachment SET backfilled_to = $2 WHERE plan_id = $1"
 BEGIN_PLAN = """
 INSERT INTO syncd.plan (instance, push, kind, reason, made_at) VALUES ($1, $2, 'backfill', $3, $4) RETURNING id
 """
@@ -104,10 +74,6 @@ INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, sta
 SELECT id, instance, push, key, key_norm, fields, 'cancelled', 'its backfill was not completed', attempt, created_at, $2 FROM ended
 """
 WAITING = "SELECT id, changes FROM syncd.plan WHERE instance = $1 AND push = $2 AND kind = 'backfill' AND state = 'waiting' ORDER BY id"
-
-
-class NotAttachable(Exception):  # noqa: N818 - of the table or the configuration, not a mistake of ours
-    """A table can't be followed; the message says why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +96,6 @@ class Attached:
     digest: str
     attached_at: datetime
     plan_id: int | None
-    backfilled_to: Sequence[str] | None
     fires: bool
     faults: Sequence[FaultCount] = ()
 
@@ -148,67 +113,6 @@ class Page:
     no_keys: int
     long_keys: int
     reached: Sequence[str] | None
-
-
-async def relation(connection: Connection, table: str) -> Relation:
-    """The table by the name that the configuration has. Raises NotAttachable where it can't be followed."""
-    try:
-        row = await connection.fetchrow(RELATION, table)
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise NotAttachable(f"{table}: {error}: GRANT USAGE on its schema to syncd's role") from None
-    except (asyncpg.InvalidNameError, asyncpg.PostgresSyntaxError):
-        raise NotAttachable(f"{table} is no name of a table: write schema.table, with double quotes around names with capitals") from None
-    if row is None:
-        raise NotAttachable(f"there is no table {table}; write schema.table, as \\d shows it")
-    _may_be_followed(row)
-    columns = {
-        each["name"]: ColumnType(each["shown"], each["base"], each["is_enum"]) for each in await connection.fetch(COLUMNS, row["oid"])
-    }
-    for each in await connection.fetch(IDENTITIES, row["oid"]):
-        # by operators of PostgreSQL's own, as the search_path of a trigger has no others
-        if all(columns[name].is_enum or columns[name].base not in ("", "citext") for name in each["columns"]):
-            return Relation(row["name"], columns, list(zip(each["columns"], each["types"], strict=True)))
-    raise NotAttachable(f"{row['name']} has no primary key, nor a unique index of NOT NULL columns, by which rows are known again")
-
-
-def _may_be_followed(row: asyncpg.Record) -> None:
-    name, role = row["name"], row["role"]
-    if row["kind"] in ("v", "m", "f"):
-        what = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}[row["kind"]]
-        raise NotAttachable(f"{name} is {what}, which has no triggers to follow it by: name the table behind it")
-    if row["kind"] not in ("r", "p") or row["temporary"] or row["foreign_to_users"]:
-        raise NotAttachable(f"{name} is no table of yours: only ordinary and partitioned tables can be followed")
-    if row["is_part"]:
-        raise NotAttachable(f"{name} is a part of another table: name that one")
-    if not row["may_trigger"]:
-        raise NotAttachable(f"the role {role} may not make triggers on {name}: GRANT SELECT, TRIGGER ON {name} TO {role}")
-    if row["rows_hidden"]:
-        raise NotAttachable(f"row level security hides rows of {name} from the role {role}: ALTER ROLE {role} BYPASSRLS")
-
-
-async def probe(connection: Connection, layout: Layout, reads: bool) -> None:
-    """See whether the triggers, and with `reads` a backfill too, would work by it. Raises NotAttachable."""
-    async with connection.transaction():
-        query = await connection.fetchval(PROBE, layout.text)
-        await connection.execute(PINNED)
-        try:
-            statement = await connection.prepare(query)
-            if statement.get_parameters():
-                raise NotAttachable("from.where has a parameter such as $1, for which there is no value")
-            if reads:
-                await statement.fetch()
-        except asyncpg.InsufficientPrivilegeError as error:
-            raise NotAttachable(f"{error}: GRANT SELECT on it to syncd's role, or attach with --no-backfill") from None
-        except (asyncpg.SyntaxOrAccessError, asyncpg.DataError) as error:
-            hint = "; functions, types and tables of yours need their schema" if isinstance(error, UNDEFINED) else ""
-            raise NotAttachable(f"from.where is no condition on the table's columns: {_first_line(error)}{hint}") from None
-
-
-UNDEFINED = (asyncpg.UndefinedFunctionError, asyncpg.UndefinedTableError, asyncpg.UndefinedObjectError)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
 
 
 async def alone(connection: Connection, instance: str, push: str) -> bool:
@@ -273,8 +177,13 @@ async def page(
         if await connection.fetchval(PROGRESS, plan, done.changes) is None:
             return None
         if done.reached is not None:
-            await connection.execute(REACHED, plan, done.reached)
+            await connection.execute(REACH, plan, done.reached)
         return done
+
+
+async def reached(connection: Connection, plan: int) -> Sequence[str] | None:
+    """How far a backfill has come; None: to no row yet."""
+    return await connection.fetchval(REACHED, plan)  # type: ignore[no-any-return]
 
 
 async def to_waiting(connection: Connection, plan: int) -> int | None:
