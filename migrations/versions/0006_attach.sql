@@ -88,11 +88,13 @@ RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION syncd.attach_rows(jsonb, text) IS 'SQL of rows: identity i1, …, key k, values v1, …, whether `where` holds h';
 
-CREATE FUNCTION syncd.attach_probe(layout jsonb)
-RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT format(E'SELECT FROM (%s WHERE (%s\n)) p LIMIT 0', syncd.attach_rows(layout, layout ->> 'relation'), coalesce(layout ->> 'where', 'true'))
+CREATE FUNCTION syncd.attach_probes(layout jsonb, OUT condition text, OUT every text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format(E'SELECT FROM %s AS %I WHERE (%s\n) LIMIT 0', layout ->> 'relation', c.relname, coalesce(layout ->> 'where', 'true')),
+           format('SELECT FROM (%s) p LIMIT 0', syncd.attach_rows(layout, layout ->> 'relation'))
+      FROM pg_class c WHERE c.oid = to_regclass(layout ->> 'relation')
 $$;
-COMMENT ON FUNCTION syncd.attach_probe(jsonb) IS 'SQL that reads no row, but fails where a layout does not fit its table';
+COMMENT ON FUNCTION syncd.attach_probes(jsonb) IS 'SQL that reads no row, but fails where `where` is no condition, or a layout does not fit its table';
 
 CREATE FUNCTION syncd.attach_fields(layout jsonb, kept text)
 RETURNS text LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$

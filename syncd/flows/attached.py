@@ -42,9 +42,8 @@ async def _of_push(connection: Connection, instance: str, push: str, source: Fro
     if not attached.fires:
         return Finding(what, False, f"triggers of {attached.relation} are missing or disabled: what is written to it goes nowhere", attach)
     if attached.lost:
-        return Finding(
-            what, False, f"{attached.relation}: {faults_of(attached)}", f"see to the cause, then {attach}, which sends all again"
-        )
+        remedy = f"see to the cause, then {attach}: it backfills what was lost"
+        return Finding(what, False, f"{attached.relation}: {faults_of(attached)}", remedy)
     if attached.plan_id is not None:
         return Finding(what, False, f"the backfill of {attached.relation} (plan {attached.plan_id}) is not complete", attach)
     told = f"; {faults_of(attached)}" if attached.faults else ""

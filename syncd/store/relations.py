@@ -35,7 +35,7 @@ SELECT array_agg(a.attname::text ORDER BY k.n) AS columns,
  GROUP BY i.indexrelid, i.indisprimary HAVING bool_and(a.attnotnull) ORDER BY i.indisprimary DESC, i.indexrelid
 """
 PINNED = "SET LOCAL search_path = pg_catalog, pg_temp"
-PROBE = "SELECT syncd.attach_probe($1::text::jsonb)"
+PROBES = "SELECT condition, every FROM syncd.attach_probes($1::text::jsonb)"
 UNDEFINED = (asyncpg.UndefinedFunctionError, asyncpg.UndefinedTableError, asyncpg.UndefinedObjectError)
 
 
@@ -82,14 +82,18 @@ def _may_be_followed(row: asyncpg.Record) -> None:
 async def probe(connection: Connection, layout: Layout, reads: bool) -> None:
     """See whether the triggers, and with `reads` a backfill too, would work by it. Raises NotAttachable."""
     async with connection.transaction():
-        query = await connection.fetchval(PROBE, layout.text)
+        probes = await connection.fetchrow(PROBES, layout.text)
+        assert probes is not None
         await connection.execute(PINNED)
         try:
-            statement = await connection.prepare(query)
-            if statement.get_parameters():
+            # prepared, as that takes a single statement only
+            condition = await connection.prepare(probes["condition"])
+            if condition.get_parameters():
                 raise NotAttachable("from.where has a parameter such as $1, for which there is no value")
+            every = await connection.prepare(probes["every"])
             if reads:
-                await statement.fetch()
+                await condition.fetch()
+                await every.fetch()
         except asyncpg.InsufficientPrivilegeError as error:
             raise NotAttachable(f"{error}: GRANT SELECT on it to syncd's role, or attach with --no-backfill") from None
         except (asyncpg.SyntaxOrAccessError, asyncpg.DataError) as error:
