@@ -177,9 +177,8 @@ async def test_the_cost_of_writes(database: str, pool: asyncpg.Pool, rows: int, 
                 await writer.execute(FILL, rows)
             await writer.execute("VACUUM ANALYZE crm.contact")
             for name, statement in statements.items():
-                with timed(mine, f"one row, {name}", rows // 10):
-                    for row in range(rows // 10):
-                        await writer.execute(f"{statement} WHERE id = $1", row + 1)
+                with timed(mine, f"one row, {name}", rows // 10):  # in the server, without the way there
+                    await writer.execute(f"DO $$ BEGIN FOR i IN 1..{rows // 10} LOOP {statement} WHERE id = i; END LOOP; END $$")
             for name, statement in statements.items():
                 with timed(mine, f"all rows, {name}", rows):
                     await writer.execute(statement)
