@@ -17,7 +17,7 @@ import structlog
 import syncd
 from syncd.core.clock import Clock
 from syncd.core.settings import Database, Http, Instance, Settings
-from syncd.flows import loop
+from syncd.flows import attached, loop
 from syncd.flows.answer import Answer
 from syncd.flows.census import CensusTaker
 from syncd.flows.changes import Changes
@@ -271,6 +271,8 @@ class Daemon:
             await pushes.register(connection, instance.name, [push.name for push in instance.pushes])
             await register(connection, instance, now)
             await pauses.enforce(connection, instance.name, now)
+        async with lease.pool.acquire() as connection:
+            await attached.tell(connection, instance)
 
     def _note_progress(self, instance: str, flow: str) -> None:
         self._last_progress = time.monotonic()

@@ -15,5 +15,6 @@ def upgrade() -> None:
         "plans",
         "claims",
         "forget",
+        "attach",
     ):  # fmt: skip
         run_sql(Path(__file__).with_name(f"0006_{part}.sql"))

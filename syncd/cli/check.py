@@ -14,6 +14,7 @@ from syncd.core.clock import Clock
 from syncd.core.findings import Finding
 from syncd.core.quota import Api, CallLedger
 from syncd.core.settings import Database, Instance, Settings
+from syncd.flows import attached
 from syncd.flows.check import probe
 from syncd.marketo.wire import open_wire
 from syncd.ops.metrics import Metrics
@@ -48,7 +49,8 @@ async def check(settings: Settings, file: Path, instances: Sequence[Instance], c
         findings, pool, migrated = await _database(stack, settings.database, file)
         yield "", [read, *findings]
         for instance in instances:
-            yield instance.name, await _instance(instance, pool, migrated, clock)
+            followed = await _tables(instance, pool) if pool is not None and migrated else []
+            yield instance.name, [*followed, *await _instance(instance, pool, migrated, clock)]
 
 
 async def _database(stack: AsyncExitStack, settings: Database, file: Path) -> tuple[list[Finding], Pool | None, bool]:
@@ -86,6 +88,12 @@ async def _pool(dsn: str) -> AsyncIterator[Pool]:
         yield pool
     finally:
         pool.terminate()
+
+
+async def _tables(instance: Instance, pool: Pool) -> list[Finding]:
+    """By the database alone, and by this configuration, whatever a daemon has."""
+    async with pool.acquire() as connection:
+        return await attached.tables(connection, instance)
 
 
 async def _instance(instance: Instance, pool: Pool | None, migrated: bool, clock: Clock) -> list[Finding]:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from syncd.core.findings import Finding
+from syncd.flows.attached import faults_of
 from syncd.marketo.allowance import BLOCK
 from syncd.store.jobs import JobStatus
 from syncd.store.pauses import Choice, Pause
@@ -65,6 +66,8 @@ def status_of(instance: InstanceStatus, now: datetime) -> RenderableType:
         parts.append(_exports(instance.exports, now))
     if instance.pushes:
         parts.append(_pushes(instance.pushes, now))
+    if any(push.table for push in instance.pushes):
+        parts.append(_tables(instance.pushes))
     if instance.live_jobs:
         parts.append(_jobs(instance.live_jobs, now))
     if instance.api_users:
@@ -154,6 +157,16 @@ def _pushes(pushes: Iterable[PushStatus], now: datetime) -> Table:
     for push in pushes:
         oldest = f"{span(now - push.oldest_pending_at)} ago" if push.oldest_pending_at else ""
         table.add_row(_plain(push.name), _standing(push), _counts(push.live), oldest, _counts(push.settled), _plain(push.message or ""))
+    return table
+
+
+def _tables(pushes: Iterable[PushStatus]) -> Table:
+    table = _table("push", "follows", "since", "left out or lost")
+    for push in pushes:
+        if push.table:
+            state = _plain("") if push.table.fires else _plain(", its triggers are missing or disabled", "red")
+            faults = _plain(faults_of(push.table), "red" if push.table.lost else "yellow")
+            table.add_row(_plain(push.name), _plain(push.table.relation) + state, moment(push.table.attached_at), faults)
     return table
 
 

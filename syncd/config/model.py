@@ -208,6 +208,33 @@ class Mend(Section):
     astral: Literal["reject", "strip"] = ABSENT
 
 
+def _outbox_or_table(given: object) -> object:
+    if given == "outbox":
+        return None
+    if not isinstance(given, dict):
+        raise NotAllowed("outbox, or a mapping such as {table: crm.contact, key: email}")
+    return given
+
+
+def _column_or_constant(given: object) -> object:
+    if given is None:
+        raise ValueError("needs a column, or a mapping such as {column: opt_out} or {const: CRM}")
+    return {"column": given} if isinstance(given, str) else given
+
+
+class FromTable(Section):
+    table: Text
+    key: Text
+    where: Annotated[str | None, _from_text(values.text, "an SQL condition or null", or_null=True)] = None
+
+
+class FieldFrom(Section):
+    """One of the two, as rules.py sees to."""
+
+    column: Annotated[str | None, _from_text(values.text, "a column's name", or_null=True)] = None
+    const: Annotated[str | None, _from_text(values.text, "a text", or_null=True)] = None
+
+
 class Push(Section):
     lookup_field: Text = ABSENT
     format: Format = ABSENT
@@ -219,6 +246,8 @@ class Push(Section):
     clear_with: ClearWith = ABSENT
     mend: Mend = Field(default_factory=Mend)
     poll: Poll = Field(default_factory=Poll)
+    from_: Annotated[FromTable | None, BeforeValidator(_outbox_or_table)] = Field(default=None, alias="from")
+    fields: dict[Text, Annotated[FieldFrom, BeforeValidator(_column_or_constant)]] = ABSENT
 
 
 class Keep(Section):

@@ -8,6 +8,7 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from syncd.config import model, problems, rules
@@ -171,10 +172,15 @@ def _unknown_key(loc: problems.Path) -> str:
 def _known_keys(loc: problems.Path) -> list[str]:
     kind: Any = model.Document
     for part in loc:
-        kind = get_args(kind)[1] if get_origin(kind) is dict else kind.model_fields[part].annotation
+        kind = get_args(kind)[1] if get_origin(kind) is dict else _written_keys(kind)[str(part)].annotation
         if get_origin(kind) in (Union, UnionType):
             kind = next(choice for choice in get_args(kind) if choice is not NoneType)
-    return list(kind.model_fields)
+    return list(_written_keys(kind))
+
+
+def _written_keys(kind: type[model.Section]) -> dict[str, FieldInfo]:
+    """The keys as the YAML has them: `from` can't be a name in Python."""
+    return {field.alias or name: field for name, field in kind.model_fields.items()}
 
 
 def _settings(document: model.Document) -> Settings:
@@ -227,4 +233,15 @@ def _select(select: model.Select) -> settings.Select:
 
 def _push(name: str, push: model.Push) -> settings.Push:
     nested = {"poll": settings.Poll(**push.poll.given()), "mend": settings.Mend(**push.mend.given())}
-    return settings.Push(name=name, **{**push.given(), **nested})
+    own = {key: value for key, value in push.given().items() if key not in ("from_", "fields")}
+    return settings.Push(name=name, from_table=_from_table(push), **{**own, **nested})
+
+
+def _from_table(push: model.Push) -> settings.FromTable | None:
+    if push.from_ is None:
+        return None
+    fields: dict[str, settings.FromColumn | settings.Constant] = {
+        name: settings.FromColumn(each.column) if each.column is not None else settings.Constant(str(each.const))
+        for name, each in push.fields.items()
+    }
+    return settings.FromTable(push.from_.table, push.from_.key, fields, push.from_.where)

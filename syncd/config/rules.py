@@ -58,6 +58,7 @@ def _instance(name: str, instance: MapNode, report: Report) -> None:
     for push in _entries(instance, "pushes"):
         if not rest:
             report.add(push.line, push.path, f"a push needs instances.{name}.rest, which is missing")
+        _from_table(push, report)
         poll = push.given("poll")
         if isinstance(poll, MapNode):
             _poll(poll, report)
@@ -141,6 +142,27 @@ def _keep(name: str, instance: MapNode, report: Report) -> None:
     if payloads and outcomes and payloads > outcomes:
         why = f"at most instances.{name}.keep.outcomes, which is {values.duration_text(outcomes)}"
         _too_much(keep, "payloads", values.duration_text(payloads), why, report)
+
+
+def _from_table(push: MapNode, report: Report) -> None:
+    """Fields are mapped where there are columns to map; rows of the outbox bring their own."""
+    source, fields = push.given("from"), push.given("fields")
+    if not isinstance(source, MapNode):
+        if fields is not None and (source is None or (isinstance(source, ScalarNode) and source.value == "outbox")):
+            report.add(fields.line, fields.path, "goes with from: {table: …} only; rows of the outbox bring their own fields")
+        return
+    if fields is None or (isinstance(fields, MapNode) and not fields.items):
+        place = (source.line, (*push.path, "fields")) if fields is None else (fields.line, fields.path)
+        report.add(*place, "needs at least one field and its column, such as {firstName: first_name}")
+    if not isinstance(fields, MapNode):
+        return
+    lookup = push.items.get("lookup_field")
+    key = lookup.value if isinstance(lookup, ScalarNode) else settings.Push("").lookup_field
+    for name, node in fields.items.items():
+        if name == key:
+            report.add(node.line, node.path, "is the push's lookup_field, which from.key fills: leave it out")
+        elif isinstance(node, MapNode):
+            _exactly_one(node, ("column", "const"), report)
 
 
 def _poll(poll: MapNode, report: Report) -> None:

@@ -152,6 +152,30 @@ class Mend:
 
 
 @dataclass(frozen=True, slots=True)
+class FromColumn:
+    """A field is set to what a column of the table holds."""
+
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A field is set to the same text for every row."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class FromTable:
+    """A push's changes are those of a table. `where` is an SQL condition on its columns; None takes all rows."""
+
+    table: str
+    key: str
+    fields: Mapping[str, FromColumn | Constant]
+    where: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Push:
     name: str
     lookup_field: str = "email"
@@ -164,6 +188,7 @@ class Push:
     clear_with: ClearWith = "sync"  # by Sync Leads, or by a cell of a file: what that means is unknown (protocol 4)
     mend: Mend = Mend()
     poll: Poll = Poll()
+    from_table: FromTable | None = None  # None: from the outbox, which applications fill
 
 
 @dataclass(frozen=True, slots=True)

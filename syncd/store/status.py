@@ -9,7 +9,8 @@ import asyncpg
 
 from syncd.core.quota import day_began, quota_day
 from syncd.core.settings import Limits
-from syncd.store import exports, jobs, pauses, pulls
+from syncd.store import attaching, exports, jobs, pauses, pulls
+from syncd.store.attaching import Attached
 from syncd.store.jobs import JobStatus
 from syncd.store.leases import Pool
 from syncd.store.pauses import Pause
@@ -55,7 +56,7 @@ class PullStatus:
 
 @dataclass(frozen=True, slots=True)
 class PushStatus:
-    """`paused` and `paused_until` as of a pull."""
+    """`paused` and `paused_until` as of a pull; `table` is what it follows by triggers."""
 
     name: str
     state: str
@@ -65,6 +66,7 @@ class PushStatus:
     oldest_pending_at: datetime | None
     paused: bool = False
     paused_until: datetime | None = None
+    table: Attached | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +283,7 @@ async def _backfills(pool: Pool, instance: str, name: str | None) -> list[tuple[
 async def _pushes(pool: Pool, instance: str, held: Sequence[Pause]) -> list[PushStatus]:
     live = await pool.fetch(LIVE, instance)
     settled = await pool.fetch(SETTLED, instance)
+    tables = await attaching.attachments(pool, instance)
     return [
         PushStatus(
             name=push["name"],
@@ -293,6 +296,7 @@ async def _pushes(pool: Pool, instance: str, held: Sequence[Pause]) -> list[Push
             ),
             paused=bool(over := pauses.over(held, "out", push["name"])),
             paused_until=pauses.until(over),
+            table=tables.get(push["name"]),
         )
         for push in await pool.fetch(PUSHES, instance)
     ]
