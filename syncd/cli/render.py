@@ -65,6 +65,8 @@ def status_of(instance: InstanceStatus, now: datetime) -> RenderableType:
         parts.append(_exports(instance.exports, now))
     if instance.pushes:
         parts.append(_pushes(instance.pushes, now))
+    if instance.holds:
+        parts.append(_holds(instance, now))
     if instance.live_jobs:
         parts.append(_jobs(instance.live_jobs, now))
     if instance.api_users:
@@ -154,6 +156,21 @@ def _pushes(pushes: Iterable[PushStatus], now: datetime) -> Table:
     for push in pushes:
         oldest = f"{span(now - push.oldest_pending_at)} ago" if push.oldest_pending_at else ""
         table.add_row(_plain(push.name), _standing(push), _counts(push.live), oldest, _counts(push.settled), _plain(push.message or ""))
+    return table
+
+
+def _holds(instance: InstanceStatus, now: datetime) -> Table:
+    table = _table("push", "held", "for", "why", "ids", "go on with")
+    for hold in instance.holds:
+        which = f"-i {instance.name} --push {hold.push}{'' if hold.plan_id is None else f' --plan {hold.plan_id}'}"
+        table.add_row(
+            _plain(hold.push if hold.plan_id is None else f"{hold.push}, plan {hold.plan_id}"),
+            Text(f"{hold.changes:,}", "yellow"),
+            span(now - hold.since) if hold.since else NOTHING,
+            _plain(hold.why or ""),
+            ", ".join(map(str, hold.ids)) + (", …" if hold.changes > len(hold.ids) else ""),
+            _plain(f"syncd release {which}, or syncd discard {which}{' --held' if hold.plan_id is None else ''}"),
+        )
     return table
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from syncd.config import secrets, values
 from syncd.config.values import NotAllowed
-from syncd.core.settings import ClearWith, Format, KeyType, Secret, Source
+from syncd.core.settings import ClearWith, Format, Hours, KeyType, Secret, Source
 
 # Which default an absent key has is said once, in core/settings.py: only the keys that were given are handed on.
 ABSENT: Any = Field(default=None)
@@ -208,6 +209,13 @@ class Mend(Section):
     astral: Literal["reject", "strip"] = ABSENT
 
 
+class Guard(Section):
+    canary: Annotated[int, _whole(1, 10_000)] = ABSENT
+    canary_max_failures: Annotated[Decimal, _from_text(values.share, "a share such as 2%")] = ABSENT
+    hold_above: Annotated[int | None, _from_text(values.per_hour, "a rate such as 20000/h, or null", or_null=True)] = ABSENT
+    max_created: Annotated[int | None, _from_text(values.per_day, "a rate such as 5000/d, or null", or_null=True)] = ABSENT
+
+
 class Push(Section):
     lookup_field: Text = ABSENT
     format: Format = ABSENT
@@ -219,6 +227,8 @@ class Push(Section):
     clear_with: ClearWith = ABSENT
     mend: Mend = Field(default_factory=Mend)
     poll: Poll = Field(default_factory=Poll)
+    guard: Guard | None = None
+    hours: Annotated[Hours | None, _from_text(values.hours, "hours and a time zone, or null", or_null=True)] = ABSENT
 
 
 class Keep(Section):

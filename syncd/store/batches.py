@@ -49,7 +49,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id
 GROW = "UPDATE syncd.sync_batch SET row_count = $2, byte_count = $3, next_ordinal = $4 WHERE id = $1 AND state = 'open'"
 INTO_BATCHES = """
 UPDATE syncd.outbox o SET state = 'in_batch', sync_batch_id = b.batch_id, ordinal = b.ordinal, passed = b.passed, waits_for = NULL,
-       reason = NULL
+       reason = NULL, admitted = true
   FROM unnest($1::bigint[], $2::bigint[], $3::int[], $4::bigint[]) AS b (id, batch_id, ordinal, passed)
  WHERE o.id = b.id AND o.state = 'pending'
 """

@@ -24,6 +24,11 @@ SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FR
  WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NULL AND priority = 'normal'
  ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
 """
+# What the guard of a push lets go, normal or urgent.
+AMONG = """
+SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
+ WHERE id = ANY ($1::bigint[]) AND state = 'pending' AND waits_for IS NULL ORDER BY id FOR UPDATE SKIP LOCKED
+"""
 URGENT = """
 SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
  WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NULL AND priority = 'urgent'
@@ -33,6 +38,7 @@ SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FR
 SAME_KEYS = """
 SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
  WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NULL AND key_norm = ANY ($3::text[]) AND id <> ALL ($4::bigint[])
+   AND (admitted OR created_at < coalesce($5, 'infinity'::timestamptz))
  ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
 """
 # Of keys that a chunk has, which may be with Marketo, those of which the mirror knows the one lead: by its id the chunk may be passed.
@@ -104,7 +110,7 @@ UPDATE syncd.chunk c SET row_count = g.row_count, byte_count = g.byte_count, nex
  WHERE c.id = g.id AND c.state = 'open'
 """
 INTO_CHUNKS = """
-UPDATE syncd.outbox o SET state = 'in_chunk', chunk_id = c.chunk_id, ordinal = c.ordinal, reason = NULL
+UPDATE syncd.outbox o SET state = 'in_chunk', chunk_id = c.chunk_id, ordinal = c.ordinal, reason = NULL, admitted = true
   FROM unnest($1::bigint[], $2::bigint[], $3::int[]) AS c (id, chunk_id, ordinal)
  WHERE o.id = c.id AND o.state = 'pending'
 """
@@ -153,12 +159,14 @@ def kin_of(push: Push, pushes: Iterable[Push]) -> list[str]:
     return [other.name for other in pushes if other.lookup_field == push.lookup_field]
 
 
-async def claimable(connection: Connection, instance: str, push: Push, limit: int, kin: Sequence[str] = ()) -> Claimable:
+async def claimable(
+    connection: Connection, instance: str, push: Push, limit: int, kin: Sequence[str] = (), among: Sequence[int] | None = None
+) -> Claimable:
     """Lock the oldest `limit` claimable changes of a push, and read what packing them needs to know.
 
-    `kin` are other pushes whose keys are of the same lookup field.
+    `kin` are other pushes whose keys are of the same lookup field. `among`: only these, as the push has a guard.
     """
-    rows = await _lock_oldest(connection, instance, push.name, limit)
+    rows = await _lock_oldest(connection, instance, push.name, limit, among)
     if not rows:
         return Claimable((), {})
     seen = await _seen(connection, instance, push, rows, kin)
@@ -167,14 +175,26 @@ async def claimable(connection: Connection, instance: str, push: Push, limit: in
     return Claimable(seen.changes, seen.claimed, [_open_chunk(row) for row in open_chunks], open_batch)
 
 
-async def urgent(connection: Connection, instance: str, push: Push, limit: int, now: datetime, kin: Sequence[str] = ()) -> Claimable:
-    """Like `claimable`, for the oldest urgent changes, and with them all that waits of their keys, in open chunks too."""
-    rows = await connection.fetch(URGENT, instance, push.name, limit)
+async def urgent(
+    connection: Connection,
+    instance: str,
+    push: Push,
+    limit: int,
+    now: datetime,
+    kin: Sequence[str] = (),
+    among: Sequence[int] | None = None,
+    before: datetime | None = None,
+) -> Claimable:
+    """Like `claimable`, for the oldest urgent changes, and with them all that waits of their keys, in open chunks too.
+
+    With `before` they take along only what was made before then, or the guard has let go: it holds the others.
+    """
+    rows = await connection.fetch(URGENT, instance, push.name, limit) if among is None else await connection.fetch(AMONG, list(among))
     if not rows:
         return Claimable((), {})
     keys = list({row["key_norm"] for row in rows})
     await chunks.withdraw(connection, instance, push.lookup_field, keys, now)
-    others = await connection.fetch(SAME_KEYS, instance, push.name, keys, [row["id"] for row in rows])
+    others = await connection.fetch(SAME_KEYS, instance, push.name, keys, [row["id"] for row in rows], before)
     return await _seen(connection, instance, push, [*rows, *others], kin)
 
 
@@ -232,9 +252,10 @@ async def _seen(connection: Connection, instance: str, push: Push, rows: Sequenc
     return Claimable(changes, claimed)
 
 
-async def _lock_oldest(connection: Connection, instance: str, push: str, limit: int) -> list[asyncpg.Record]:
+async def _lock_oldest(connection: Connection, instance: str, push: str, limit: int, among: Sequence[int] | None) -> list[asyncpg.Record]:
     """Read, and so lock, a piece at a time: rows of many kilobytes fill memory long before there are `limit` of them."""
-    cursor = await connection.cursor(CLAIMABLE, instance, push, limit)
+    query = connection.cursor(CLAIMABLE, instance, push, limit) if among is None else connection.cursor(AMONG, list(among))
+    cursor = await query
     rows: list[asyncpg.Record] = []
     size = 0
     while size < CLAIM_BYTES and (piece := await cursor.fetch(PIECE)):
