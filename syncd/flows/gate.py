@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from syncd.core.guard import HOUR, Arrival, Known, Waiting, beyond_room, may_go, not_of_a_surge, surge_from
+from syncd.core.guard import HOUR, Arrival, Known, Waiting, beyond_room, canary_is_due, digest_of, may_go, not_of_a_surge, surge_from
 from syncd.core.pack import Packing
 from syncd.core.settings import Push
 from syncd.store import holding
@@ -44,13 +44,15 @@ async def admitted(
     if push.guard is None:
         return None
     known = await holding.known(connection, instance, push.name, share=True)
-    if known is None or (not urgent and known.canary in ("none", "bad")):
+    if known is None or (not urgent and (known.canary in ("none", "bad") or known.digest != digest_of(push))):
         return Admitted(())
     waiting = await _waiting(connection, instance, push, known, limit, urgent)
     if not waiting:
         return Admitted(())
     # after what waits: it counts all that is among that
     beyond = await surging(connection, instance, push, known)
+    if beyond is not None and not urgent and canary_is_due(known, True, now):
+        return Admitted(())
     since = None if beyond is None else beyond.since
     ids = (not_of_a_surge if urgent else may_go)(known, waiting, since)
     canary = 0 if urgent or known.canary != "under_way" else len(ids)

@@ -135,15 +135,15 @@ class Guard:
         events.append((f"canary_{canary}" if canary != "none" else "canary_cancelled", numbers))
         if canary == "bad":
             told = [(fate.state, fate.reason, fate.changes) for fate in failed]
-            message = bad_canary(size, told, cancelled, guard.canary_max_failures, self._commands(push))
+            message = bad_canary(size, told, cancelled, guard.canary_max_failures, self._commands(push, only_held=False))
             await pushes.hold(connection, self.instance, push.name, message)
-            events.append(("push_held", {"remedy": self._commands(push)}))
+            events.append(("push_held", {"remedy": self._commands(push, only_held=False)}))
             return None
         return await holding.known(connection, self.instance, push.name)
 
-    def _commands(self, push: Push) -> str:
+    def _commands(self, push: Push, only_held: bool = True) -> str:
         which = f"-i {self.instance} --push {push.name}"
-        return f"syncd release {which} lets them go, syncd discard {which} --held cancels them"
+        return f"syncd release {which} lets them go, syncd discard {which}{' --held' if only_held else ''} cancels them"
 
 
 def _sum(fates: Sequence[Fate], states: frozenset[str] | set[str] | None = None) -> int:

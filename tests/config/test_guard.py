@@ -71,7 +71,7 @@ def test_who_would_be_created_is_told_by_a_mirror_and_by_address(problems: Probl
 
 
 def test_values() -> None:
-    assert (share("2%"), share("0%"), share("100 %"), share("0.25%")) == (Decimal("0.02"), 0, 1, Decimal("0.0025"))
+    assert (share("2%"), share("0%"), share("100 %"), share("0.25%")) == tuple(map(Decimal, ("0.02", "0", "1", "0.0025")))
     assert (per_hour("20_000/h"), per_day("5000 / d")) == (20_000, 5_000)
     assert hours(" 6:30 - 18:00  Europe/Berlin ") == Hours(time(6, 30), time(18), ZoneInfo("Europe/Berlin"))
     for read, text in ((share, "-2%"), (share, "2.00001%"), (per_hour, "-1/h"), (per_day, "/d"), (hours, "")):

@@ -218,8 +218,9 @@ async def test_what_was_let_go_is_counted_by_the_minute(lease: Lease) -> None:
 async def test_whom_nobody_knows(lease: Lease, pool: Pool) -> None:
     mirrored, deleted, sent, new, again = await made(pool, NOW, "Ada@x", "bob@x", "eve@x", "new@x", "NEW@x")
     await pool.execute(
-        """INSERT INTO syncd.lead (instance, lead_id, email, attributes, first_seen_at, changed_at, asked_at, deleted_at)
-           VALUES ('acme', 1, 'ada@X', '{}', now(), now(), now(), NULL), ('acme', 2, 'bob@x', '{}', now(), now(), now(), now())"""
+        """INSERT INTO syncd.lead (instance, lead_id, email, attributes, digests, first_seen_at, changed_at, asked_at, deleted_at)
+           VALUES ('acme', 1, 'ada@X', '{}', '{}', now(), now(), now(), NULL),
+                  ('acme', 2, 'bob@x', '{}', '{}', now(), now(), now(), now())"""
     )
     await enqueue(pool, "eve@x", push="others", f=1)
     async with lease.transaction() as connection:
