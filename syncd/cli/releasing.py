@@ -78,8 +78,7 @@ async def release(database: Database, instance: str, push: str, found: Found) ->
 async def _release(connection: Connection, instance: str, push: str, hold: Hold) -> int:
     done = 0
     for _ in range(PATIENCE):
-        while piece := await holding.release(connection, instance, push, hold.plan_id, hold.newest):
-            done += piece
+        done += await holding.release(connection, instance, push, hold.plan_id, hold.newest)
         if done >= hold.changes:
             break
         await asyncio.sleep(TRY_AGAIN_AFTER)

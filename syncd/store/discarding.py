@@ -26,6 +26,7 @@ SELECT id FROM syncd.outbox
  ORDER BY id LIMIT $5
 """
 # Rows that a claim holds at this moment are passed over: waiting for them while holding others could end in a circle.
+# The chosen are locked, so that their ids suffice: by the state, too, a planner that does not know how many there are would walk all of it.
 CANCEL = """
 WITH chosen AS MATERIALIZED (
     SELECT id FROM syncd.outbox
@@ -34,7 +35,7 @@ WITH chosen AS MATERIALIZED (
        AND (NOT $10::boolean OR state = 'held' AND plan_id IS NOT DISTINCT FROM $11::bigint)
      ORDER BY id LIMIT $7 FOR UPDATE SKIP LOCKED
 ), ended AS (
-    DELETE FROM syncd.outbox o USING chosen c WHERE o.id = c.id AND o.state IN ('pending', 'held', 'parked') RETURNING o.*
+    DELETE FROM syncd.outbox o USING chosen c WHERE o.id = c.id RETURNING o.*
 ), told AS (
     INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, reason, attempt, created_at, settled_at, retry_of)
     SELECT id, instance, push, key, key_norm, fields, 'cancelled', $8, attempt, created_at, $9, retry_of FROM ended RETURNING id

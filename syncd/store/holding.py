@@ -99,7 +99,8 @@ END_SURGE = "UPDATE syncd.guard SET surge_since = NULL, surge_after = NULL, surg
 NOTE_HELD = """
 UPDATE syncd.guard SET held_at = coalesce(held_at, $3), held_why = $4 WHERE instance = $1 AND push = $2
 """
-# Rows that a claim or an operator has locked are passed over, and found at the next look.
+# Rows that a claim or an operator has locked are passed over, and found at the next look. Joined by the id alone, as they are locked:
+# where nobody knows yet how many there are, a state would have the planner walk all of that state for each of them.
 HOLD_SURGE = """
 WITH chosen AS MATERIALIZED (
     SELECT id FROM syncd.outbox
@@ -107,7 +108,7 @@ WITH chosen AS MATERIALIZED (
        AND id <> ALL ($6::bigint[])
      ORDER BY id LIMIT $7 FOR UPDATE SKIP LOCKED
 ), held AS (
-    UPDATE syncd.outbox o SET state = 'held', waits_for = NULL, reason = $8 FROM chosen c WHERE o.id = c.id AND o.state = 'pending'
+    UPDATE syncd.outbox o SET state = 'held', waits_for = NULL, reason = $8 FROM chosen c WHERE o.id = c.id
     RETURNING o.id
 )
 SELECT count(*) AS changes, max(id) AS last FROM held
@@ -117,17 +118,15 @@ UPDATE syncd.outbox SET state = 'held', waits_for = NULL, reason = $2
  WHERE id IN (SELECT id FROM syncd.outbox WHERE id = ANY ($1::bigint[]) AND state = 'pending' AND NOT admitted
                ORDER BY id FOR UPDATE SKIP LOCKED)
 """
-# By index the held ones of a push, or those of a plan; `$3` is null for what the guard holds.
 RELEASE = """
 WITH chosen AS MATERIALIZED (
     SELECT id FROM syncd.outbox
-     WHERE instance = $1 AND push = $2 AND state = 'held' AND plan_id IS NOT DISTINCT FROM $3 AND id <= $4
-     ORDER BY id LIMIT $5 FOR UPDATE SKIP LOCKED
+     WHERE instance = $1 AND push = $2 AND state = 'held' AND plan_id IS NOT DISTINCT FROM $3 AND id > $4 AND id <= $5
+     ORDER BY id LIMIT $6 FOR UPDATE SKIP LOCKED
 ), released AS (
-    UPDATE syncd.outbox o SET state = 'pending', admitted = true, reason = NULL FROM chosen c WHERE o.id = c.id AND o.state = 'held'
-    RETURNING 1
+    UPDATE syncd.outbox o SET state = 'pending', admitted = true, reason = NULL FROM chosen c WHERE o.id = c.id RETURNING o.id
 )
-SELECT count(*) FROM released
+SELECT count(*) AS changes, max(id) AS last FROM released
 """
 HOLDS = """
 SELECT h.push, h.plan_id, h.changes, s.ids, h.newest, coalesce(p.made_at, g.held_at) AS since, coalesce(p.reason, g.held_why) AS why
@@ -284,8 +283,17 @@ async def hold_these(connection: Connection, instance: str, push: str, ids: Sequ
 
 
 async def release(connection: Connection, instance: str, push: str, plan_id: int | None, upto: int) -> int:
-    """held → pending, for a piece of what the guard holds, or of a plan, of ids up to `upto`. Returns how many; none is held again."""
-    return await connection.fetchval(RELEASE, instance, push, plan_id, upto, PIECE)  # type: ignore[no-any-return]
+    """held → pending, for what the guard holds, or a plan, of ids up to `upto`, a piece a transaction. Returns how many.
+
+    None of it is held again. Those that somebody has locked stay as they are.
+    """
+    done, after = 0, 0
+    while True:
+        row = await connection.fetchrow(RELEASE, instance, push, plan_id, after, upto, PIECE)
+        assert row is not None
+        if not row["changes"]:
+            return done
+        done, after = done + row["changes"], row["last"]
 
 
 async def plan_released(connection: Connection, instance: str, push: str, plan_id: int, now: datetime) -> None:

@@ -59,8 +59,7 @@ async def let_go(home: House) -> None:
 async def release(home: House) -> None:
     """What `syncd release` does for changes that are held."""
     async with home.pool.acquire() as connection:
-        while await holding.release(connection, "acme", "contacts", None, 1_000_000):
-            pass
+        await holding.release(connection, "acme", "contacts", None, 1_000_000)
         await holding.settle_holds(connection, "acme", "contacts")
 
 

@@ -51,12 +51,9 @@ async def surge(lease: Lease, since: datetime, first_id: int) -> Surge:
         return await holding.begin_surge(connection, "acme", "contacts", since, first_id, "why", NOW)
 
 
-async def release(pool: Pool, plan_id: int | None = None) -> list[int]:
-    pieces = []
+async def release(pool: Pool, plan_id: int | None = None) -> int:
     async with pool.acquire() as connection:
-        while count := await holding.release(connection, "acme", "contacts", plan_id, 1_000_000):
-            pieces.append(count)
-    return pieces
+        return await holding.release(connection, "acme", "contacts", plan_id, 1_000_000)
 
 
 async def test_what_a_guard_knows(lease: Lease) -> None:
@@ -138,7 +135,7 @@ async def test_what_is_released_goes_and_is_not_held_again(lease: Lease, pool: P
     async with pool.acquire() as connection:
         await holding.settle_holds(connection, "acme", "contacts")
     assert (await known(lease)).held_at == NOW, "something is held still"
-    assert await release(pool) == [2, 1]
+    assert await release(pool) == 3
     async with pool.acquire() as connection:
         await holding.settle_holds(connection, "acme", "contacts")
     assert (await known(lease)).held_at is None
@@ -182,7 +179,7 @@ async def test_a_plan_is_released_apart_from_what_the_guard_holds(lease: Lease, 
         await holding.plans_discarded(connection, "acme", "contacts", NOW)
     plans = "SELECT id, state, decided_at FROM syncd.plan ORDER BY id"
     assert await table(pool, plans) == [(number, "waiting", None), (unfinished, "making", None)]
-    assert await release(pool, number) == [2]
+    assert await release(pool, number) == 2
     assert await states(pool) == {first: "pending", second: "pending", guarded: "held", making: "held"}
     async with pool.acquire() as connection:
         await holding.plan_released(connection, "acme", "contacts", number, NOW)
