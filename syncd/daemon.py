@@ -27,6 +27,7 @@ from syncd.flows.exporters import exporters_of
 from syncd.flows.exporting import Reach
 from syncd.flows.fetch import Fetcher
 from syncd.flows.forget import Forgetter
+from syncd.flows.guard import Guard
 from syncd.flows.keep import Keeper
 from syncd.flows.loop import Flow
 from syncd.flows.plan import register
@@ -220,6 +221,8 @@ class Daemon:
             flows.append(Resting(Usage(name, limits, wire.rest, wire.limiter, lease, clock, metrics), "both", lease, clock))
         if wire.imports is not None:
             flows.append(Settler(name, instance.pushes, limits, wire.imports, lease, clock, metrics, jitter))
+            if any(push.guard is not None for push in instance.pushes):
+                flows.append(Guard(name, instance.pushes, lease, clock))
             if instance.pushes:
                 flows += [
                     Packer(name, instance.pushes, limits, lease, clock, metrics, checks),

@@ -16,5 +16,6 @@ def upgrade() -> None:
         "claims",
         "forget",
         "attach",
+        "guard",
     ):  # fmt: skip
         run_sql(Path(__file__).with_name(f"0006_{part}.sql"))

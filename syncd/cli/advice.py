@@ -7,7 +7,7 @@ STATES: Final = {
     "pending": "nothing: it waits to be packed, or for an earlier import of its key; if it stays so, see syncd status",
     "in_chunk": "nothing: it is in a file that fills, waits for a slot, or is being imported",
     "in_batch": "nothing: it is being sent",
-    "held": "nothing: the guard holds it",
+    "held": "look why, and at what else is held with it (syncd status): syncd release lets it go, syncd discard cancels it",
     "parked": "nothing yet: it goes when what its reason names is there again",
     "applied": "nothing: Marketo has taken it",
     "warned": "Marketo has taken it, with that warning: look at the lead, and enqueue a better value if need be",

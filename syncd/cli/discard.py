@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime
 
+from syncd.cli import releasing
 from syncd.cli.failures import USAGE, Refused
 from syncd.cli.opening import open_pool
 from syncd.config import values
@@ -65,14 +66,20 @@ def done_lines(push: str, found: Found, done: int, left: int) -> list[str]:
 
 
 async def look(
-    database: Database, instance: str, push: str, before: Callable[[datetime], datetime], key: str | None
+    database: Database,
+    instance: str,
+    push: str,
+    before: Callable[[datetime], datetime],
+    key: str | None,
+    held: bool = False,
+    plan: int | None = None,
 ) -> tuple[Chosen, Found, list[int]]:
     """What would be cancelled, and the ids of some of it; `before` is given the database's time.
 
     Raises Refused, DatabaseUnavailable, SchemaMismatch.
     """
     async with open_pool(database, "syncd discard") as pool, pool.acquire() as connection:
-        chosen = Chosen(instance, push, before(await discarding.time(connection)), like(key))
+        chosen = Chosen(instance, push, before(await discarding.time(connection)), like(key), held or plan is not None, plan)
         return chosen, await discarding.find(connection, chosen), await discarding.first_ids(connection, chosen, SHOWN)
 
 
@@ -86,6 +93,7 @@ async def cancel(database: Database, chosen: Chosen, found: Found) -> tuple[int,
             if not left:
                 break
             await asyncio.sleep(TRY_AGAIN_AFTER)
+        await releasing.after_discard(connection, chosen.instance, chosen.push)
         return done, left
 
 

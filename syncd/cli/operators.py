@@ -105,12 +105,15 @@ def discard(
     older_than: Annotated[str | None, typer.Option("--older-than", metavar="T", help="Only changes enqueued longer ago, as 12h.")] = None,
     before: Annotated[str | None, typer.Option(metavar="TIME", help="Only changes enqueued before, such as 2026-01-31T06:00:00Z.")] = None,
     key: Annotated[str | None, typer.Option(metavar="PATTERN", help="Only of keys like '*@example.com'; ? is one character.")] = None,
+    held: Annotated[bool, typer.Option("--held", help="Only what the push's guard holds.")] = False,
+    plan: Annotated[int | None, typer.Option(metavar="N", help="Only what is held for this plan.")] = None,
     yes: Yes = False,
 ) -> int:
     """Cancel changes that wait to be packed, or are held or parked.
 
     Counts them and asks. What is in a chunk already may be at Marketo: it is
-    counted, and goes on. The cancelled ones stay readable in syncd.change.
+    counted, and goes on. The cancelled ones stay readable in syncd.change. A
+    push that its guard holds goes on, with a canary first.
     """
     from syncd.cli import discard as work
     from syncd.cli.asking import wanted
@@ -120,7 +123,7 @@ def discard(
     chosen_instance = instance_of(settings, instance)
     begin = partial(work.before_of, older_than, before)
     begin(_wall_clock(None).now())  # a wrong time is told before anything else
-    chosen, found, ids = _finish(work.look(settings.database, chosen_instance.name, push, begin, key))
+    chosen, found, ids = _finish(work.look(settings.database, chosen_instance.name, push, begin, key, held, plan))
     if not found.count and not found.carried:
         push_of(chosen_instance, push)
     print(*work.lines_of(push, found, ids), sep="\n")  # noqa: T201 - this is the output
@@ -130,5 +133,39 @@ def discard(
         print("nothing cancelled")  # noqa: T201 - this is the output
         return 1
     done, left = _finish(work.cancel(settings.database, chosen, found))
+    print(*work.done_lines(push, found, done, left), sep="\n")  # noqa: T201 - this is the output
+    return 1 if left else 0
+
+
+@app.command()
+def release(
+    push: Annotated[str, typer.Option(metavar="NAME", help="The push whose changes are meant.")],
+    config: Config = DEFAULT_CONFIG,
+    instance: One = None,
+    plan: Annotated[int | None, typer.Option(metavar="N", help="Only what is held for this plan.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="What the guard holds, and all plans.")] = False,
+    yes: Yes = False,
+) -> int:
+    """Let go what a push's guard holds, or what is held for a plan.
+
+    Counts it and asks. What is released is not held again. A push that a bad
+    canary has stopped goes on, with all that waits, and without another canary.
+    Nothing is released that came after the count.
+    """
+    from syncd.cli import releasing as work
+    from syncd.cli.asking import wanted
+    from syncd.cli.choosing import instance_of, push_of
+
+    settings = _load(config)
+    chosen_instance = instance_of(settings, instance)
+    push_of(chosen_instance, push)
+    found = _finish(work.look(settings.database, chosen_instance.name, push, plan, everything))
+    print(*work.lines_of(push, found), sep="\n")  # noqa: T201 - this is the output
+    if not found.anything:
+        return 0
+    if not wanted("Let them go?", yes, "release"):
+        print("nothing released")  # noqa: T201 - this is the output
+        return 1
+    done, left = _finish(work.release(settings.database, chosen_instance.name, push, found))
     print(*work.done_lines(push, found, done, left), sep="\n")  # noqa: T201 - this is the output
     return 1 if left else 0

@@ -68,6 +68,8 @@ def status_of(instance: InstanceStatus, now: datetime) -> RenderableType:
         parts.append(_pushes(instance.pushes, now))
     if any(push.table for push in instance.pushes):
         parts.append(_tables(instance.pushes))
+    if instance.holds:
+        parts.append(_holds(instance, now))
     if instance.live_jobs:
         parts.append(_jobs(instance.live_jobs, now))
     if instance.api_users:
@@ -167,6 +169,21 @@ def _tables(pushes: Iterable[PushStatus]) -> Table:
             state = _plain("") if push.table.fires else _plain(", its triggers are missing or disabled", "red")
             faults = _plain(faults_of(push.table), "red" if push.table.lost else "yellow")
             table.add_row(_plain(push.name), _plain(push.table.relation) + state, moment(push.table.attached_at), faults)
+    return table
+
+
+def _holds(instance: InstanceStatus, now: datetime) -> Table:
+    table = _table("push", "held", "for", "why", "ids", "go on with")
+    for hold in instance.holds:
+        which = f"-i {instance.name} --push {hold.push}{'' if hold.plan_id is None else f' --plan {hold.plan_id}'}"
+        table.add_row(
+            _plain(hold.push if hold.plan_id is None else f"{hold.push}, plan {hold.plan_id}"),
+            Text(f"{hold.changes:,}", "yellow"),
+            span(now - hold.since) if hold.since else NOTHING,
+            _plain(hold.why or ""),
+            ", ".join(map(str, hold.ids)) + (", …" if hold.changes > len(hold.ids) else ""),
+            _plain(f"syncd release {which}, or syncd discard {which}{' --held' if hold.plan_id is None else ''}"),
+        )
     return table
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from syncd.config import secrets, values
 from syncd.config.values import NotAllowed
-from syncd.core.settings import ClearWith, Format, KeyType, Secret, Source
+from syncd.core.settings import ClearWith, Format, Hours, KeyType, Secret, Source
 
 # Which default an absent key has is said once, in core/settings.py: only the keys that were given are handed on.
 ABSENT: Any = Field(default=None)
@@ -235,6 +236,13 @@ class FieldFrom(Section):
     const: Annotated[str | None, _from_text(values.text, "a text", or_null=True)] = None
 
 
+class Guard(Section):
+    canary: Annotated[int, _whole(1, 10_000)] = ABSENT
+    canary_max_failures: Annotated[Decimal, _from_text(values.share, "a share such as 2%")] = ABSENT
+    hold_above: Annotated[int | None, _from_text(values.per_hour, "a rate such as 20000/h, or null", or_null=True)] = ABSENT
+    max_created: Annotated[int | None, _from_text(values.per_day, "a rate such as 5000/d, or null", or_null=True)] = ABSENT
+
+
 class Push(Section):
     lookup_field: Text = ABSENT
     format: Format = ABSENT
@@ -248,6 +256,8 @@ class Push(Section):
     poll: Poll = Field(default_factory=Poll)
     from_: Annotated[FromTable | None, BeforeValidator(_outbox_or_table)] = Field(default=None, alias="from")
     fields: dict[Text, Annotated[FieldFrom, BeforeValidator(_column_or_constant)]] = ABSENT
+    guard: Guard | None = None
+    hours: Annotated[Hours | None, _from_text(values.hours, "hours and a time zone, or null", or_null=True)] = ABSENT
 
 
 class Keep(Section):

@@ -234,7 +234,8 @@ def _select(select: model.Select) -> settings.Select:
 def _push(name: str, push: model.Push) -> settings.Push:
     nested = {"poll": settings.Poll(**push.poll.given()), "mend": settings.Mend(**push.mend.given())}
     own = {key: value for key, value in push.given().items() if key not in ("from_", "fields")}
-    return settings.Push(name=name, from_table=_from_table(push), **{**own, **nested})
+    guard = settings.Guard(**push.guard.given()) if push.guard is not None else None
+    return settings.Push(name=name, from_table=_from_table(push), **{**own, **nested, "guard": guard})
 
 
 def _from_table(push: model.Push) -> settings.FromTable | None:

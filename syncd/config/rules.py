@@ -62,6 +62,7 @@ def _instance(name: str, instance: MapNode, report: Report) -> None:
         poll = push.given("poll")
         if isinstance(poll, MapNode):
             _poll(poll, report)
+        _created(instance, push, report)
 
 
 def _source(name: str, pull: MapNode, rest: Node | None, soap: Node | None, report: Report) -> None:
@@ -171,6 +172,18 @@ def _poll(poll: MapNode, report: Report) -> None:
     if shortest and longest and shortest > longest:
         why = f"at most poll.max, which is {values.duration_text(longest)}"
         _too_much(poll, "min", values.duration_text(shortest), why, report)
+
+
+def _created(instance: MapNode, push: MapNode, report: Report) -> None:
+    """Whether a change will create a lead is told by the mirror, which knows leads by their addresses."""
+    guard, lookup = push.given("guard"), push.given("lookup_field")
+    limit = guard.given("max_created") if isinstance(guard, MapNode) else None
+    if limit is None:
+        return
+    if isinstance(lookup, ScalarNode) and lookup.value != "email":
+        report.add(limit.line, limit.path, "needs lookup_field: email, for the mirror does not tell by other keys who is new")
+    if not next(_entries(instance, "pulls"), None):
+        report.add(limit.line, limit.path, "needs a pull: without one everybody counts as new")
 
 
 def _value(section: Node | None, key: str, read: Callable[[str], T], default: T) -> T | None:

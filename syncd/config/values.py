@@ -1,12 +1,15 @@
 """What a text in the YAML means: durations, sizes, times, addresses. Pure; each raises NotAllowed, telling what is allowed."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
+from zoneinfo import ZoneInfo
 
 import yaml
+
+from syncd.core.settings import Hours
 
 _DURATION = re.compile("".join(rf"(?:([0-9]{{1,9}}){unit})?" for unit in ("d", "h", "m", "s", "ms")))
 _DURATION_UNITS = (
@@ -20,6 +23,8 @@ _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?(B|kB|MB|KiB|MiB)")
 _SIZE_UNITS = {"B": 1, "kB": 1000, "MB": 1000**2, "KiB": 1024, "MiB": 1024**2}
 _WHOLE = re.compile(r"[+-]?[0-9]{1,3}(?:_?[0-9]){0,15}")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,4})?) ?%")
+_HOURS = re.compile(r"([0-2]?[0-9]):([0-5][0-9]) ?- ?([0-2]?[0-9]):([0-5][0-9]) +(\S+)")
 _HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:\s]+)):([0-9]{1,5})")
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 # What XML 1.0 can't carry, escaped or not (Postgres would take no NUL either).
@@ -147,6 +152,47 @@ def size_between(text: str, low: int, high: int, why: str = "") -> int:
     if not low <= value <= high:
         raise NotAllowed(f"between {low:,} and {high:,} bytes{why}")
     return value
+
+
+def share(text: str) -> Decimal:
+    """`2%` as 0.02."""
+    parts = _SHARE.fullmatch(text)
+    value = Decimal(parts[1]) / 100 if parts else None
+    if value is None or value > 1:
+        raise NotAllowed("a share is written like 2% or 0.5%, from 0% to 100%")
+    return value
+
+
+def per_hour(text: str) -> int:
+    return _rate(text, "h", "an hour")
+
+
+def per_day(text: str) -> int:
+    return _rate(text, "d", "a day")
+
+
+def _rate(text: str, unit: str, meaning: str) -> int:
+    count, slash, given = text.partition("/")
+    if (slash, given.strip()) != ("/", unit):
+        raise NotAllowed(f"a rate {meaning} is written like 20000/{unit}")
+    return whole(count.strip(), 1, 1_000_000_000)
+
+
+def hours(text: str) -> Hours:
+    """`20:00-06:00 America/Chicago`."""
+    parts = _HOURS.fullmatch(text.strip())
+    try:
+        if parts is None:
+            raise ValueError
+        begins, ends = time(int(parts[1]), int(parts[2])), time(int(parts[3]), int(parts[4]))
+    except ValueError:
+        raise NotAllowed('hours are written like "20:00-06:00 America/Chicago", from 0:00 to 23:59') from None
+    if begins == ends:
+        raise NotAllowed("hours that begin and end at the same time are none; leave them out for all day")
+    try:
+        return Hours(begins, ends, ZoneInfo(parts[5]))
+    except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
+        raise NotAllowed("its time zone is not known; it is named like America/Chicago, Europe/Berlin or UTC") from None
 
 
 def moment(text: str) -> datetime:

@@ -6,9 +6,11 @@ Secrets are `Secret` values: their text never shows in a repr, a log line or an 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 Format = Literal["csv", "tsv", "ssv"]
 
@@ -176,6 +178,25 @@ class FromTable:
 
 
 @dataclass(frozen=True, slots=True)
+class Guard:
+    """What keeps one wrong statement from reaching everybody. None: without that limit."""
+
+    canary: int = 200  # changes that go first and alone
+    canary_max_failures: Decimal = Decimal("0.02")  # the share of them that may fail
+    hold_above: int | None = 20_000  # changes an hour
+    max_created: int | None = None  # leads a day, by the mirror
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """When a push may import, by the clock on the wall there; over midnight where it ends earlier than it begins."""
+
+    begins: time
+    ends: time
+    zone: ZoneInfo
+
+
+@dataclass(frozen=True, slots=True)
 class Push:
     name: str
     lookup_field: str = "email"
@@ -189,6 +210,8 @@ class Push:
     mend: Mend = Mend()
     poll: Poll = Poll()
     from_table: FromTable | None = None  # None: from the outbox, which applications fill
+    guard: Guard | None = None
+    hours: Hours | None = None
 
 
 @dataclass(frozen=True, slots=True)

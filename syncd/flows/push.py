@@ -13,12 +13,14 @@ import structlog
 from syncd.core.batching import COMPANY_FIELDS, sync_is_cheaper
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
+from syncd.core.hours import may_import
 from syncd.core.pack import pack
 from syncd.core.polling import median, noticed_within
 from syncd.core.retry import SLOW_RETRY, backoff, decide
 from syncd.core.settings import Limits, Push
 from syncd.core.slots import Room, wanted_in_flight
 from syncd.core.states import IN_QUEUE
+from syncd.flows import gate
 from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, LastWrite, Outcome, Worked, describe_error
 from syncd.flows.preflight import Checks, target_of
 from syncd.marketo.imports import Imports, Submitted
@@ -71,7 +73,7 @@ class Packer:
             if held is not None:
                 return held
         for push in self._pushes:
-            if push.name in running:
+            if push.name in running and may_import(push, self._clock.now()):
                 worked += await self._pack(push)
         return Worked(worked) if worked else Idle(self._clock.now() + SECOND)
 
@@ -113,12 +115,16 @@ class Packer:
         checks = self._checks
         target = target_of(push, checks)
         async with self._lease.transaction() as connection:
-            seen = await outbox.claimable(connection, self.instance, push, CLAIM, kin_of(push, self._pushes))
+            admitted = await gate.admitted(connection, self.instance, push, CLAIM, now)
+            among = None if admitted is None else admitted.ids
+            seen = await outbox.claimable(connection, self.instance, push, CLAIM, kin_of(push, self._pushes), among)
             self._metrics.forgotten(self.instance, "push", seen.refused)
             if not seen.changes:
                 return 0
             mirror = await checks.mirror(connection, push, seen) if checks is not None else None
             packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, seen.open_chunks, target, seen.open_batch, mirror)
+            if admitted is not None:
+                await gate.let_go(connection, self.instance, push, admitted, packing, now)
             for chunk_id in await outbox.claim(connection, self.instance, push, packing, now):
                 await chunks.seal(connection, chunk_id, now)
         self._metrics.claimed(self.instance, push.name, packing)
@@ -180,7 +186,8 @@ class Submitter:
         if self._room.not_before is not None and now < self._room.not_before:
             return Idle(min(self._room.not_before, now + SECOND))
         async with self._lease.transaction() as connection:
-            chunk = await chunks.next_sealed(connection, self.instance, now, smallest=self._room.probing)
+            closed = [push.name for push in self._pushes.values() if not may_import(push, now)]
+            chunk = await chunks.next_sealed(connection, self.instance, now, smallest=self._room.probing, closed=closed)
         if chunk is None:
             return Idle(now + SECOND)
         return await self._submit(chunk)

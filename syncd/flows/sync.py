@@ -13,9 +13,11 @@ import structlog
 from syncd.core.batching import MOST_BYTES, MOST_RECORDS
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
+from syncd.core.hours import may_import
 from syncd.core.pack import pack
 from syncd.core.retry import SLOW_RETRY, backoff, decide
 from syncd.core.settings import Push
+from syncd.flows import gate
 from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, LastWrite, Outcome, Worked, describe_error
 from syncd.flows.preflight import Checks, target_of
 from syncd.marketo.errors import REST_NATURES
@@ -84,7 +86,9 @@ class Syncer:
         await self._clean_up(live, now)
         if self._not_before is not None and now < self._not_before:
             return Idle(min(self._not_before, now + SECOND))
-        batch = next((one for one in live if one.state == "open" and one.push in running and _is_due(one, now)), None)
+        closed = {push.name for push in self._pushes.values() if not may_import(push, now)}
+        free = (one for one in live if one.state == "open" and one.push in running and (one.urgent or one.push not in closed))
+        batch = next((one for one in free if _is_due(one, now)), None)
         return Idle(now + SECOND) if batch is None else await self._send(batch)
 
     async def close(self) -> None:
@@ -95,7 +99,9 @@ class Syncer:
         checks, kin = self._checks, kin_of(push, self._pushes.values())
         target = replace(target_of(push, checks), by_sync=True)
         async with self._lease.transaction() as connection:
-            seen = await outbox.urgent(connection, self.instance, push, MOST_RECORDS, now, kin)
+            admitted = await gate.admitted(connection, self.instance, push, MOST_RECORDS, now, urgent=True)
+            among, before = (None, None) if admitted is None else (admitted.ids, admitted.before)
+            seen = await outbox.urgent(connection, self.instance, push, MOST_RECORDS, now, kin, among, before)
             self._metrics.forgotten(self.instance, "urgent", seen.refused)
             if not seen.changes:
                 return
@@ -103,6 +109,9 @@ class Syncer:
             ahead = pack(passing.changes, {}, (), replace(target, ids=passing.ids))
             rest = [change for change in seen.changes if change.key_norm not in passing.ids]
             packing = await asyncio.to_thread(pack, rest, seen.claimed, (), target)
+            if admitted is not None:
+                for each in (packing, ahead):
+                    await gate.let_go(connection, self.instance, push, admitted, each, now)
             await outbox.claim(connection, self.instance, push, packing, now, urgent=True)
             await outbox.claim(connection, self.instance, push, ahead, now, urgent=True, passed=passing.chunks)
         for each in (packing, ahead):

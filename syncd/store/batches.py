@@ -49,7 +49,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id
 GROW = "UPDATE syncd.sync_batch SET row_count = $2, byte_count = $3, next_ordinal = $4 WHERE id = $1 AND state = 'open'"
 # By the place among the ids, which are sorted (store/outbox.py).
 INTO_BATCHES = """
-UPDATE syncd.outbox SET state = 'in_batch', waits_for = NULL, reason = NULL,
+UPDATE syncd.outbox SET state = 'in_batch', waits_for = NULL, reason = NULL, admitted = true,
        sync_batch_id = ($2::bigint[])[width_bucket(id, $1::bigint[])], ordinal = ($3::int[])[width_bucket(id, $1::bigint[])],
        passed = ($4::bigint[])[width_bucket(id, $1::bigint[])]
  WHERE id = ANY ($1::bigint[]) AND state = 'pending'

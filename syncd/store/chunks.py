@@ -77,7 +77,7 @@ WITH in_flight AS (
 SELECT c.id, c.push, c.lookup_field, c.format, c.list_id, c.partition, c.columns, c.row_count, c.byte_count, c.sha256, c.split_depth
   FROM syncd.chunk c JOIN syncd.push p ON p.instance = c.instance AND p.push = c.push AND p.state = 'running'
   LEFT JOIN in_flight f ON f.push = c.push
- WHERE c.instance = $1 AND c.state = 'sealed' AND (c.not_before IS NULL OR c.not_before <= $2)
+ WHERE c.instance = $1 AND c.state = 'sealed' AND (c.not_before IS NULL OR c.not_before <= $2) AND c.push <> ALL ($4::text[])
    AND (c.list_id IS NULL OR NOT EXISTS (
         SELECT FROM syncd.import_job j JOIN syncd.chunk b ON b.id = j.chunk_id
          WHERE j.instance = $1 AND j.state IN ('submitting', 'queued', 'importing', 'unconfirmed') AND b.list_id = c.list_id))
@@ -213,12 +213,12 @@ async def seal(connection: Connection, chunk_id: int, now: datetime) -> int | No
     return await connection.fetchval(SEAL, chunk_id, now)  # type: ignore[no-any-return]
 
 
-async def next_sealed(connection: Connection, instance: str, now: datetime, smallest: bool) -> Chunk | None:
+async def next_sealed(connection: Connection, instance: str, now: datetime, smallest: bool, closed: Sequence[str] = ()) -> Chunk | None:
     """Lock the sealed chunk that is to go next: of the push with the fewest in flight the oldest, or the smallest of all.
 
-    Only chunks whose time has come, whose push runs, and whose list no live job imports to.
+    Only chunks whose time has come, whose push runs and is not `closed` at this hour, and whose list no live job imports to.
     """
-    row = await connection.fetchrow(NEXT_SEALED, instance, now, smallest)
+    row = await connection.fetchrow(NEXT_SEALED, instance, now, smallest, list(closed))
     return _chunk(row) if row else None
 
 

@@ -16,22 +16,26 @@ BATCH = 20_000
 TIME = "SELECT now()"
 COUNT = """
 SELECT state, count(*) AS changes, max(id) AS newest FROM syncd.outbox
- WHERE instance = $1 AND push = $2 AND created_at < $3 AND ($4::text IS NULL OR key_norm LIKE $4) GROUP BY state
+ WHERE instance = $1 AND push = $2 AND created_at < $3 AND ($4::text IS NULL OR key_norm LIKE $4)
+   AND (NOT $5::boolean OR state = 'held' AND plan_id IS NOT DISTINCT FROM $6::bigint) GROUP BY state
 """
 FIRST = """
 SELECT id FROM syncd.outbox
  WHERE instance = $1 AND push = $2 AND state IN ('pending', 'held', 'parked') AND created_at < $3
-   AND ($4::text IS NULL OR key_norm LIKE $4) ORDER BY id LIMIT $5
+   AND ($4::text IS NULL OR key_norm LIKE $4) AND (NOT $6::boolean OR state = 'held' AND plan_id IS NOT DISTINCT FROM $7::bigint)
+ ORDER BY id LIMIT $5
 """
 # Rows that a claim holds at this moment are passed over: waiting for them while holding others could end in a circle.
+# The chosen are locked, so that their ids suffice: by the state, too, a planner that does not know how many there are would walk all of it.
 CANCEL = """
 WITH chosen AS MATERIALIZED (
     SELECT id FROM syncd.outbox
      WHERE instance = $1 AND push = $2 AND state IN ('pending', 'held', 'parked') AND created_at < $3
        AND ($4::text IS NULL OR key_norm LIKE $4) AND id > $5 AND id <= $6
+       AND (NOT $10::boolean OR state = 'held' AND plan_id IS NOT DISTINCT FROM $11::bigint)
      ORDER BY id LIMIT $7 FOR UPDATE SKIP LOCKED
 ), ended AS (
-    DELETE FROM syncd.outbox o USING chosen c WHERE o.id = c.id AND o.state IN ('pending', 'held', 'parked') RETURNING o.*
+    DELETE FROM syncd.outbox o USING chosen c WHERE o.id = c.id RETURNING o.*
 ), told AS (
     INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, reason, attempt, created_at, settled_at, retry_of)
     SELECT id, instance, push, key, key_norm, fields, 'cancelled', $8, attempt, created_at, $9, retry_of FROM ended RETURNING id
@@ -42,12 +46,17 @@ SELECT count(*) AS changes, max(id) AS last FROM told
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Changes of a push that were created before a time, of all keys or of those like `key_like`, an SQL pattern of `key_norm`."""
+    """Changes of a push that were created before a time, of all keys or of those like `key_like`, an SQL pattern of `key_norm`.
+
+    `held`: only those that its guard holds, or that are held for the plan `plan_id`.
+    """
 
     instance: str
     push: str
     before: datetime
     key_like: str | None = None
+    held: bool = False
+    plan_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,7 @@ async def time(connection: Connection) -> datetime:
 
 async def find(connection: Connection, chosen: Chosen) -> Found:
     """Count the chosen changes."""
-    rows = await connection.fetch(COUNT, chosen.instance, chosen.push, chosen.before, chosen.key_like)
+    rows = await connection.fetch(COUNT, chosen.instance, chosen.push, chosen.before, chosen.key_like, chosen.held, chosen.plan_id)
     free = {row["state"]: row for row in rows if row["state"] in ("pending", "held", "parked")}
     return Found(
         {state: row["changes"] for state, row in sorted(free.items())},
@@ -81,7 +90,7 @@ async def find(connection: Connection, chosen: Chosen) -> Found:
 
 async def first_ids(connection: Connection, chosen: Chosen, limit: int) -> list[int]:
     """Some of those that may be cancelled, the oldest."""
-    rows = await connection.fetch(FIRST, chosen.instance, chosen.push, chosen.before, chosen.key_like, limit)
+    rows = await connection.fetch(FIRST, chosen.instance, chosen.push, chosen.before, chosen.key_like, limit, chosen.held, chosen.plan_id)
     return [row["id"] for row in rows]
 
 
@@ -94,9 +103,8 @@ async def cancel(connection: Connection, chosen: Chosen, upto: int, now: datetim
     while True:
         async with connection.transaction():
             await ensure_partition(connection, now.date())
-            row = await connection.fetchrow(
-                CANCEL, chosen.instance, chosen.push, chosen.before, chosen.key_like, after, upto, BATCH, REASON, now
-            )
+            whose = (chosen.instance, chosen.push, chosen.before, chosen.key_like)
+            row = await connection.fetchrow(CANCEL, *whose, after, upto, BATCH, REASON, now, chosen.held, chosen.plan_id)
         assert row is not None
         if not row["changes"]:
             return done

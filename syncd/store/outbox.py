@@ -25,6 +25,11 @@ SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FR
  WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NULL AND priority = 'normal'
  ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
 """
+# What the guard of a push lets go, normal or urgent.
+AMONG = """
+SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
+ WHERE id = ANY ($1::bigint[]) AND state = 'pending' AND waits_for IS NULL ORDER BY id FOR UPDATE SKIP LOCKED
+"""
 URGENT = """
 SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
  WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NULL AND priority = 'urgent'
@@ -34,6 +39,7 @@ SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FR
 SAME_KEYS = """
 SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
  WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NULL AND key_norm = ANY ($3::text[]) AND id <> ALL ($4::bigint[])
+   AND (admitted OR created_at < coalesce($5, 'infinity'::timestamptz))
  ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
 """
 # Of keys that a chunk has, which may be with Marketo, those of which the mirror knows the one lead: by its id the chunk may be passed.
@@ -107,7 +113,7 @@ UPDATE syncd.chunk c SET row_count = g.row_count, byte_count = g.byte_count, nex
 # What is to be written for each change is found by its place among the ids, which are sorted. A join with them is planned by what is
 # known of the table, and where that is old (nothing pending an hour ago) as 20,000 times 20,000 rows.
 INTO_CHUNKS = """
-UPDATE syncd.outbox SET state = 'in_chunk', reason = NULL,
+UPDATE syncd.outbox SET state = 'in_chunk', reason = NULL, admitted = true,
        chunk_id = ($2::bigint[])[width_bucket(id, $1::bigint[])], ordinal = ($3::int[])[width_bucket(id, $1::bigint[])]
  WHERE id = ANY ($1::bigint[]) AND state = 'pending'
 """
@@ -154,12 +160,14 @@ def kin_of(push: Push, pushes: Iterable[Push]) -> list[str]:
     return [other.name for other in pushes if other.lookup_field == push.lookup_field]
 
 
-async def claimable(connection: Connection, instance: str, push: Push, limit: int, kin: Sequence[str] = ()) -> Claimable:
+async def claimable(
+    connection: Connection, instance: str, push: Push, limit: int, kin: Sequence[str] = (), among: Sequence[int] | None = None
+) -> Claimable:
     """Lock the oldest `limit` claimable changes of a push, and read what packing them needs to know.
 
-    `kin` are other pushes whose keys are of the same lookup field.
+    `kin` are other pushes whose keys are of the same lookup field. `among`: only these, as the push has a guard.
     """
-    rows = await _lock_oldest(connection, instance, push.name, limit)
+    rows = await _lock_oldest(connection, instance, push.name, limit, among)
     if not rows:
         return Claimable((), {})
     seen = await _seen(connection, instance, push, rows, kin)
@@ -168,14 +176,26 @@ async def claimable(connection: Connection, instance: str, push: Push, limit: in
     return Claimable(seen.changes, seen.claimed, [_open_chunk(row) for row in open_chunks], open_batch, seen.refused)
 
 
-async def urgent(connection: Connection, instance: str, push: Push, limit: int, now: datetime, kin: Sequence[str] = ()) -> Claimable:
-    """Like `claimable`, for the oldest urgent changes, and with them all that waits of their keys, in open chunks too."""
-    rows = await connection.fetch(URGENT, instance, push.name, limit)
+async def urgent(
+    connection: Connection,
+    instance: str,
+    push: Push,
+    limit: int,
+    now: datetime,
+    kin: Sequence[str] = (),
+    among: Sequence[int] | None = None,
+    before: datetime | None = None,
+) -> Claimable:
+    """Like `claimable`, for the oldest urgent changes, and with them all that waits of their keys, in open chunks too.
+
+    With `before` they take along only what was made before then, or the guard has let go: it holds the others.
+    """
+    rows = await connection.fetch(URGENT, instance, push.name, limit) if among is None else await connection.fetch(AMONG, list(among))
     if not rows:
         return Claimable((), {})
     keys = list({row["key_norm"] for row in rows})
     await chunks.withdraw(connection, instance, push.lookup_field, keys, now)
-    others = await connection.fetch(SAME_KEYS, instance, push.name, keys, [row["id"] for row in rows])
+    others = await connection.fetch(SAME_KEYS, instance, push.name, keys, [row["id"] for row in rows], before)
     return await _seen(connection, instance, push, [*rows, *others], kin)
 
 
@@ -228,9 +248,10 @@ async def _seen(connection: Connection, instance: str, push: Push, rows: Sequenc
     return Claimable(changes, claimed, refused=len(refused))
 
 
-async def _lock_oldest(connection: Connection, instance: str, push: str, limit: int) -> list[asyncpg.Record]:
+async def _lock_oldest(connection: Connection, instance: str, push: str, limit: int, among: Sequence[int] | None) -> list[asyncpg.Record]:
     """Read, and so lock, a piece at a time: rows of many kilobytes fill memory long before there are `limit` of them."""
-    cursor = await connection.cursor(CLAIMABLE, instance, push, limit)
+    query = connection.cursor(CLAIMABLE, instance, push, limit) if among is None else connection.cursor(AMONG, list(among))
+    cursor = await query
     rows: list[asyncpg.Record] = []
     size, count = 0, PIECE
     while size < CLAIM_BYTES and (piece := await cursor.fetch(count)):

@@ -19,6 +19,10 @@ BLOCK = """
 UPDATE syncd.push SET state = 'blocked', retry_at = $3, message = $4
  WHERE instance = $1 AND push = $2 AND state = 'running' RETURNING push
 """
+HOLD = "UPDATE syncd.push SET state = 'held', message = $3 WHERE instance = $1 AND push = $2 AND state = 'running' RETURNING push"
+LET_GO = """
+UPDATE syncd.push SET state = 'running', message = NULL WHERE instance = $1 AND push = $2 AND state = 'held' RETURNING push
+"""
 UNBLOCK_DUE = """
 UPDATE syncd.push p SET state = 'running', retry_at = NULL, message = NULL
  WHERE p.instance = $1 AND p.state = 'blocked' AND p.retry_at <= $2
@@ -41,6 +45,16 @@ async def running(pool: Pool, instance: str) -> set[str]:
 async def block(connection: Connection, instance: str, push: str, retry_at: datetime, message: str) -> str | None:
     """running → blocked."""
     return await connection.fetchval(BLOCK, instance, push, retry_at, message)  # type: ignore[no-any-return]
+
+
+async def hold(connection: Connection, instance: str, push: str, message: str) -> str | None:
+    """running → held: its guard stops it, until an operator says how to go on."""
+    return await connection.fetchval(HOLD, instance, push, message)  # type: ignore[no-any-return]
+
+
+async def let_go(connection: Connection, instance: str, push: str) -> str | None:
+    """held → running."""
+    return await connection.fetchval(LET_GO, instance, push)  # type: ignore[no-any-return]
 
 
 async def unblock_due(connection: Connection, instance: str, now: datetime) -> list[str]:

@@ -1,7 +1,7 @@
 """What `syncd status` and the status page show: one snapshot of the database."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -9,8 +9,9 @@ import asyncpg
 
 from syncd.core.quota import day_began, quota_day
 from syncd.core.settings import Limits
-from syncd.store import attaching, exports, jobs, pauses, pulls
+from syncd.store import attaching, exports, holding, jobs, pauses, pulls
 from syncd.store.attaching import Attached
+from syncd.store.holding import Hold
 from syncd.store.jobs import JobStatus
 from syncd.store.leases import Pool
 from syncd.store.pauses import Pause
@@ -123,6 +124,7 @@ class InstanceStatus:
     pushes: list[PushStatus]
     live_jobs: list[JobStatus]
     pauses: list[Pause]
+    holds: list[Hold] = field(default_factory=list)
 
 
 INSTANCES = "SELECT instance FROM syncd.lease UNION SELECT DISTINCT instance FROM syncd.outbox ORDER BY 1"
@@ -214,6 +216,7 @@ async def _instance(pool: Pool, instance: str, now: datetime, limits: Limits | N
         pushes=await _pushes(pool, instance, held),
         live_jobs=await jobs.live(pool, instance),
         pauses=held,
+        holds=await holding.holds(pool, instance),
     )
 
 

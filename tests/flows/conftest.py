@@ -13,6 +13,7 @@ import pytest
 
 from syncd.core.settings import Instance, Limits, Poll, Pull, Push, Rest, Secret, Soap, UpdatedSince
 from syncd.flows.dictionary import Dictionaries
+from syncd.flows.guard import Guard
 from syncd.flows.loop import Flow, Idle
 from syncd.flows.plan import register
 from syncd.flows.preflight import Checks
@@ -96,6 +97,8 @@ class House:
                 Settler(name, settings, limits, wire.imports, lease, self.clock, self.metrics, jitter),
             ]
             assert wire.sync is not None
+            if any(push.guard is not None for push in settings):
+                self.flows.append(Guard(name, settings, lease, self.clock))
             self.flows.append(Syncer(name, settings, wire.sync, lease, self.clock, self.metrics, jitter, checks))
         if self.also is not None:
             self.flows += await self.also(self)
