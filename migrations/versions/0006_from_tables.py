@@ -13,5 +13,6 @@ depends_on = None
 def upgrade() -> None:
     for part in (
         "plans",
+        "verify",
     ):  # fmt: skip
         run_sql(Path(__file__).with_name(f"0006_{part}.sql"))
