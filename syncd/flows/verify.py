@@ -44,7 +44,7 @@ from syncd.flows.preflight import Book
 from syncd.flows.reading import SLICE, TOO_MUCH
 from syncd.marketo.leads import MOST_IDS, Leads
 from syncd.ops.metrics import Metrics
-from syncd.store import evidence, status, verifying
+from syncd.store import activities, evidence, gone, status, verifying
 from syncd.store.evidence import Key
 from syncd.store.leases import Lease
 from syncd.store.verifying import Seen, Verification
@@ -53,6 +53,7 @@ log = structlog.get_logger()
 
 MOST_LOOKS = 3
 """At a lead that moves between them."""
+GONE = digest_of(None, ())
 LOOK_EVERY = timedelta(seconds=5)
 LATENESS, PATIENCE = timedelta(minutes=10), timedelta(hours=1)
 """How much longer than its `every` a pull is waited for, and how long all of them at most."""
@@ -134,7 +135,8 @@ class Verifier:
         if due[0].looks:
             seen_at, now = max(each.seen_at for each in due if each.seen_at is not None), self._clock.now()
             coverage = Coverage(coverage.fields, await self._brought_to(), coverage.since)
-            if not coverage.is_past(seen_at) and seen_at <= now < seen_at + self._patience:
+            told = coverage.is_past(seen_at) and (all(each.digest != GONE for each in due) or await self._log_is_past(seen_at))
+            if not told and seen_at <= now < seen_at + self._patience:
                 return Idle(now + LOOK_EVERY)
         return await self._look(verification, due, coverage)
 
@@ -228,6 +230,11 @@ class Verifier:
         """One that is being filled once more may lack what it has come past."""
         stands = [await status.pull(self._lease.pool, self.instance, pull.name) for pull in self._pulls]
         return {each.name: each.watermark for each in stands if each is not None and each.watermark is not None and each.backfill is None}
+
+    async def _log_is_past(self, moment: datetime) -> bool:
+        """Whether the activity log, which tells what has gone, has been read beyond then."""
+        looks = [await activities.last_look(self._lease.pool, self.instance, stream) for stream in gone.STREAMS]
+        return all(look is not None and look >= moment for look in looks)
 
     async def _causes(self, final: Sequence[tuple[int, bool]], sides: _Sides, seen: Mapping[int, datetime]) -> list[tuple[Cause, str, int]]:
         pushed = {lead_id: sides.found[lead_id].pushes for lead_id, _ in final if sides.found[lead_id].pushes}
