@@ -50,7 +50,7 @@ INSERT INTO syncd.verification_lead (verification_id, lead_id) SELECT $1, unnest
 ON CONFLICT (verification_id, lead_id) DO NOTHING
 """
 DRAWN = "UPDATE syncd.verification SET drawn_at = $2 WHERE id = $1 AND drawn_at IS NULL"
-# On a mirror that was never analyzed all that is left would be sorted for each slice.
+# On tables that were never analyzed all that is left would be sorted for each slice.
 IN_ORDER = "SET LOCAL enable_bitmapscan = off"
 SLICE = "SELECT lead_id FROM syncd.lead WHERE instance = $1 AND lead_id > $2 ORDER BY lead_id LIMIT $3"
 NEXT = """
@@ -202,7 +202,9 @@ async def all_read(connection: Connection, verification: int, now: datetime) -> 
 
 async def to_look_at(pool: Pool, verification: int, most: int) -> list[Seen]:
     """Up to `most` of those that have been looked at least often, all equally often."""
-    rows = [Seen(**row) for row in await pool.fetch(NEXT, verification, most)]
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(IN_ORDER)
+        rows = [Seen(**row) for row in await connection.fetch(NEXT, verification, most)]
     return [row for row in rows if row.looks == rows[0].looks]
 
 
