@@ -14,5 +14,6 @@ def upgrade() -> None:
     for part in (
         "plans",
         "verify",
+        "rules",
     ):  # fmt: skip
         run_sql(Path(__file__).with_name(f"0006_{part}.sql"))

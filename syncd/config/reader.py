@@ -227,4 +227,5 @@ def _select(select: model.Select) -> settings.Select:
 
 def _push(name: str, push: model.Push) -> settings.Push:
     nested = {"poll": settings.Poll(**push.poll.given()), "mend": settings.Mend(**push.mend.given())}
-    return settings.Push(name=name, **{**push.given(), **nested})
+    rules = {field: settings.FieldRule(**rule.given()) for field, rule in push.rules.items()}
+    return settings.Push(name=name, **{**push.given(), **nested, "rules": rules})

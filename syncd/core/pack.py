@@ -9,6 +9,7 @@ from syncd.core.batching import COMPANY_FIELDS, MOST_BYTES, MOST_RECORDS, Number
 from syncd.core.csvfile import render_line
 from syncd.core.merge import ECHO, Mirror
 from syncd.core.preflight import Preflight, Refusal, waiting_for
+from syncd.core.rules import UNKNOWN, Known, Rules
 from syncd.core.settings import ClearWith, Format
 
 _EXACT = json.JSONDecoder(parse_int=Number, parse_float=Number)  # no number loses a digit
@@ -51,6 +52,9 @@ class Target:
     """Keys → the leads that records are to name by their ids instead."""
     checks: Preflight | None = None
     """None: nothing is checked against describe."""
+    rules: Rules | None = None
+    known: Mapping[str, Known] = field(default_factory=dict)
+    """What the mirror knows of the leads of the keys, as far as rules need it."""
 
     @property
     def max_file_bytes(self) -> int:
@@ -108,7 +112,7 @@ class Packing:
 class _Verdict:
     """Why a change goes into no row."""
 
-    state: Literal["superseded", "rejected", "parked"]
+    state: Literal["superseded", "rejected", "parked", "noop"]
     reason: str
     lacks: str | None = None
 
@@ -243,6 +247,11 @@ def _cells(change: PendingChange, target: Target) -> Cells | _Verdict:
     own_key = cells.pop(target.lookup_field, None)
     if own_key is not None and _trimmed(own_key).lower() != _trimmed(change.key).lower():
         return _Verdict("rejected", f"its {target.lookup_field} differs from its key, by which the lead is looked up")
+    if cells and target.rules is not None:
+        ruled = target.rules.apply(cells, target.known.get(change.key_norm, UNKNOWN), (None, _CLEARS[target.clear_with]))
+        if isinstance(ruled, str):
+            return _Verdict("noop", ruled)
+        cells = ruled
     if None in cells.values() and target.clear_with == "sync" and (reason := _not_to_be_cleared(cells, target)) is not None:
         return _Verdict("parked", reason)
     if cells:

@@ -152,6 +152,15 @@ class Mend:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldRule:
+    """What may be sent of one field. `owner: marketo` leaves it alone where the lead has a value by the mirror."""
+
+    only_set: bool = False  # never cleared
+    never: tuple[str, ...] = ()  # values that are never sent
+    owner: Literal["us", "marketo"] = "us"
+
+
+@dataclass(frozen=True, slots=True)
 class Push:
     name: str
     lookup_field: str = "email"
@@ -163,6 +172,10 @@ class Push:
     unconfirmed_after: timedelta = timedelta(hours=6)
     clear_with: ClearWith = "sync"  # by Sync Leads, or by a cell of a file: what that means is unknown (protocol 4)
     mend: Mend = Mend()
+    deleted_in_marketo: Literal["skip", "recreate"] = (
+        "skip"  # what becomes of changes of a lead that was deleted: an upsert creates it again
+    )
+    rules: Mapping[str, FieldRule] = field(default_factory=dict)  # by REST name
     poll: Poll = Poll()
 
 

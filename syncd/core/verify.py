@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from syncd.core.merge import holds
 from syncd.core.mirror import Dictionary, kept, mirror_row
 from syncd.core.preflight import Preflight, Refusal
+from syncd.core.rules import UNKNOWN, Rules
 from syncd.core.values import LeadRecord
 
 Cause = Literal["mirror_behind", "mirror_wrong", "push_overwritten", "push_not_arrived", "missing_in_marketo", "missing_in_mirror"]
@@ -70,6 +71,7 @@ class Sender:
 
     lookup_field: str
     checks: Preflight
+    rules: Rules
     clears: bool = True
 
 
@@ -207,8 +209,14 @@ def _sent(change: Settled, sender: Sender) -> tuple[Iterable[str], Mapping[str, 
     mended = sender.checks.spelled(fields)
     cells = {mended.get(name, name): _cell(value) for name, value in fields.items()}
     cells.pop(sender.lookup_field, None)
-    judged = sender.checks.judge(change.key.strip(" \t\r\n"), cells)
-    return cells, {} if change.state == "unverified" or isinstance(judged, Refusal) else judged
+    ruled = sender.rules.apply(cells, UNKNOWN)
+    if isinstance(ruled, str):
+        return (), {}
+    judged = sender.checks.judge(change.key.strip(" \t\r\n"), ruled)
+    if change.state == "unverified" or isinstance(judged, Refusal):
+        return ruled, {}
+    # what the mirror knew then, nobody can tell
+    return ruled, {name: cell for name, cell in judged.items() if name not in sender.rules.of_marketo}
 
 
 def _cell(value: Any) -> str | None:

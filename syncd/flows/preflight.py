@@ -14,6 +14,7 @@ from syncd.core.merge import Mirror
 from syncd.core.mirror import Vocabulary
 from syncd.core.pack import Packing, Target
 from syncd.core.preflight import Preflight
+from syncd.core.rules import Rules
 from syncd.core.settings import Instance, Push
 from syncd.flows.loop import Idle
 from syncd.marketo.imports import envelope_bytes
@@ -154,4 +155,4 @@ def target_of(push: Push, checks: Checks | None) -> Target:
     """What the push packs for."""
     against = checks.of(push) if checks is not None else None
     size, around = push.max_body_bytes, envelope_bytes(push.format)
-    return Target(push.lookup_field, push.format, size, around, push.clear_with, push.list_id, checks=against)
+    return Target(push.lookup_field, push.format, size, around, push.clear_with, push.list_id, checks=against, rules=Rules(push))

@@ -23,7 +23,7 @@ from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, LastWrite, Outcome, 
 from syncd.flows.preflight import Checks, target_of
 from syncd.marketo.imports import Imports, Submitted
 from syncd.ops.metrics import Metrics
-from syncd.store import chunks, imports, outbox, pushes
+from syncd.store import chunks, imports, outbox, pushes, ruling
 from syncd.store.chunks import Chunk, OpenChunk
 from syncd.store.imports import Job
 from syncd.store.leases import Lease
@@ -103,7 +103,8 @@ class Packer:
             if rare:
                 out = await chunks.take_out(connection, rare, now)
                 seen = await outbox.these(connection, self.instance, push, out, kin_of(push, self._pushes))
-                target = replace(target_of(push, self._checks), by_sync=True)
+                known = await ruling.known(connection, self.instance, push, seen.changes)
+                target = replace(target_of(push, self._checks), by_sync=True, known=known)
                 packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, (), target, seen.open_batch)
                 await outbox.claim(connection, self.instance, push, packing, now)
                 worked += rows
@@ -117,6 +118,7 @@ class Packer:
             if not seen.changes:
                 return 0
             mirror = await checks.mirror(connection, push, seen) if checks is not None else None
+            target = replace(target, known=await ruling.known(connection, self.instance, push, seen.changes))
             packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, seen.open_chunks, target, seen.open_batch, mirror)
             for chunk_id in await outbox.claim(connection, self.instance, push, packing, now):
                 await chunks.seal(connection, chunk_id, now)

@@ -21,7 +21,7 @@ from syncd.flows.preflight import Checks, target_of
 from syncd.marketo.errors import REST_NATURES
 from syncd.marketo.sync import SyncAnswer, Synced, SyncLeads
 from syncd.ops.metrics import Metrics
-from syncd.store import batches, outbox, pushes
+from syncd.store import batches, outbox, pushes, ruling
 from syncd.store.batches import Batch, Verdict
 from syncd.store.leases import Lease
 from syncd.store.outbox import kin_of
@@ -98,6 +98,7 @@ class Syncer:
             seen = await outbox.urgent(connection, self.instance, push, MOST_RECORDS, now, kin)
             if not seen.changes:
                 return
+            target = replace(target, known=await ruling.known(connection, self.instance, push, seen.changes))
             passing = await outbox.passable(connection, self.instance, push, seen, kin)
             ahead = pack(passing.changes, {}, (), replace(target, ids=passing.ids))
             rest = [change for change in seen.changes if change.key_norm not in passing.ids]

@@ -19,6 +19,7 @@ from syncd.core.following import readable
 from syncd.core.mirror import Vocabulary
 from syncd.core.preflight import Preflight
 from syncd.core.retry import Block, decide
+from syncd.core.rules import Rules
 from syncd.core.settings import Instance, UpdatedSince
 from syncd.core.values import ReadLeads
 from syncd.core.verify import (
@@ -210,7 +211,9 @@ class Verifier:
         fields = await self._book.fields()
         if fields is not self._described:
             self._senders = {
-                push.name: Sender(push.lookup_field, Preflight(fields, push.lookup_field, push.mend), push.clear_with == "sync")
+                push.name: Sender(
+                    push.lookup_field, Preflight(fields, push.lookup_field, push.mend), Rules(push), push.clear_with == "sync"
+                )
                 for push in self._pushes
             }
             self._described = fields

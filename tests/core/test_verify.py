@@ -6,7 +6,8 @@ from decimal import Decimal
 from syncd.core.drift import KnownField
 from syncd.core.mirror import Dictionary
 from syncd.core.preflight import Preflight
-from syncd.core.settings import Mend
+from syncd.core.rules import Rules
+from syncd.core.settings import FieldRule, Mend, Push
 from syncd.core.values import LeadRecord
 from syncd.core.verify import (
     Coverage,
@@ -149,8 +150,10 @@ def change(number: int, fields: str, state: str = "applied", erased: list[str] |
     return Settled(number, place or number, "contacts", " Ada@Example.com", fields, state, erased, NOON, NOON + timedelta(minutes=number))
 
 
-def cells(*changes: Settled, mend: Mend = Mend(), clears: bool = True, on_the_way: tuple[str, ...] = ()) -> dict[str, str | None]:  # noqa: B008
-    sender = Sender("email", Preflight(FIELDS, "email", mend), clears)
+def cells(
+    *changes: Settled, mend: Mend | None = None, clears: bool = True, on_the_way: tuple[str, ...] = (), push: Push | None = None
+) -> dict[str, str | None]:
+    sender = Sender("email", Preflight(FIELDS, "email", mend or Mend()), Rules(push or Push("contacts")), clears)
     return {name: each.cell for name, each in owned_of(changes, {"contacts": sender}, on_the_way).items()}
 
 
@@ -180,6 +183,14 @@ def test_what_nobody_can_tell_is_owned_by_nobody() -> None:
     assert cells(first, change(2, '{"firstName": ""}'), clears=False) == {"company": "C"}
     assert cells(first, change(2, '{"unknown": "B"}')) == {"firstName": "A", "company": "C"}
     assert cells(first, on_the_way=("company",)) == {"firstName": "A"}
+
+
+def test_what_a_rule_keeps_back_was_not_sent() -> None:
+    rules = {"company": FieldRule(only_set=True), "firstName": FieldRule(owner="marketo"), "unsubscribed": FieldRule(never=("false",))}
+    push = Push("contacts", rules=rules)
+    first = change(1, '{"company": "C", "firstName": "A", "unsubscribed": true, "leadScore": 1}')
+    assert cells(first, push=push) == {"company": "C", "unsubscribed": "true", "leadScore": "1"}
+    assert cells(first, change(2, '{"company": null, "unsubscribed": false}'), push=push) == cells(first, push=push)
 
 
 def test_whether_a_value_has_arrived_is_told_by_the_type_of_its_field() -> None:
