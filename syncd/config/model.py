@@ -231,6 +231,7 @@ class FieldRule(Section):
 
 class Push(Section):
     lookup_field: Text = ABSENT
+    mode: Literal["upsert", "update_only"] = ABSENT
     format: Format = ABSENT
     list_id: Annotated[int | None, _from_text(lambda text: values.whole(text, 1, None), "a list's id or null", or_null=True)] = ABSENT
     partition: Annotated[str | None, _from_text(values.text, "a partition's name or null", or_null=True)] = ABSENT

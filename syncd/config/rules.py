@@ -58,6 +58,7 @@ def _instance(name: str, instance: MapNode, report: Report) -> None:
     for push in _entries(instance, "pushes"):
         if not rest:
             report.add(push.line, push.path, f"a push needs instances.{name}.rest, which is missing")
+        _mode(push, report)
         poll = push.given("poll")
         if isinstance(poll, MapNode):
             _poll(poll, report)
@@ -141,6 +142,14 @@ def _keep(name: str, instance: MapNode, report: Report) -> None:
     if payloads and outcomes and payloads > outcomes:
         why = f"at most instances.{name}.keep.outcomes, which is {values.duration_text(outcomes)}"
         _too_much(keep, "payloads", values.duration_text(payloads), why, report)
+
+
+def _mode(push: MapNode, report: Report) -> None:
+    """The mirror finds leads by these keys alone."""
+    lookup_field = _value(push, "lookup_field", values.text, settings.Push("").lookup_field)
+    if _value(push, "mode", values.text, "upsert") == "update_only" and lookup_field not in (None, "email", "id"):
+        mode = push.items["mode"]
+        report.add(mode.line, mode.path, "update_only is for a lookup_field of email or id, by which the mirror finds the leads")
 
 
 def _poll(poll: MapNode, report: Report) -> None:

@@ -9,7 +9,7 @@ from syncd.core.batching import COMPANY_FIELDS, MOST_BYTES, MOST_RECORDS, Number
 from syncd.core.csvfile import render_line
 from syncd.core.merge import ECHO, Mirror
 from syncd.core.preflight import Preflight, Refusal, waiting_for
-from syncd.core.rules import UNKNOWN, Known, Rules
+from syncd.core.rules import UNKNOWN, Known, Rules, Stopped
 from syncd.core.settings import ClearWith, Format
 
 _EXACT = json.JSONDecoder(parse_int=Number, parse_float=Number)  # no number loses a digit
@@ -49,7 +49,7 @@ class Target:
     list_id: int | None = None
     by_sync: bool = False
     ids: Mapping[str, int] = field(default_factory=dict)
-    """Keys → the leads that records are to name by their ids instead."""
+    """Keys → the leads that records and rows are to name by their ids instead."""
     checks: Preflight | None = None
     """None: nothing is checked against describe."""
     rules: Rules | None = None
@@ -249,8 +249,8 @@ def _cells(change: PendingChange, target: Target) -> Cells | _Verdict:
         return _Verdict("rejected", f"its {target.lookup_field} differs from its key, by which the lead is looked up")
     if cells and target.rules is not None:
         ruled = target.rules.apply(cells, target.known.get(change.key_norm, UNKNOWN), (None, _CLEARS[target.clear_with]))
-        if isinstance(ruled, str):
-            return _Verdict("noop", ruled)
+        if isinstance(ruled, Stopped):
+            return _Verdict(ruled.state, ruled.reason)
         cells = ruled
     if None in cells.values() and target.clear_with == "sync" and (reason := _not_to_be_cleared(cells, target)) is not None:
         return _Verdict("parked", reason)
@@ -318,8 +318,10 @@ def _place(
     packing: Packing,
 ) -> None:
     names = sorted(row.cells)
-    columns = (target.lookup_field, *names)
-    line = render_line([row.key, *(row.cells[name] or "" for name in names)], target.format)
+    lead_id = target.ids.get(row.key_norm)
+    lookup_field, key = (target.lookup_field, row.key) if lead_id is None else ("id", str(lead_id))
+    columns = (lookup_field, *names)
+    line = render_line([key, *(row.cells[name] or "" for name in names)], target.format)
     size = len(line.encode())
     chunk = filling.get(columns)
     header = render_line(columns, target.format) if chunk is None else chunk.header

@@ -1,12 +1,12 @@
 """What of a change may be sent by the rules of its push, and by what the mirror knows of its lead."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Literal
 
 from syncd.core.settings import Push
 
-ALL_DROPPED = "every field dropped by a rule"
-DELETED = "its lead is deleted in Marketo, and would be created again (deleted_in_marketo: skip)"
+Cells = dict[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +16,26 @@ class Known:
     deleted: bool = False
     has: frozenset[str] = frozenset()
     """The fields of which one that lives has a value."""
+    lead_id: int | None = None
+    """One that lives; told where a push may only update."""
+    several: bool = False
 
 
 UNKNOWN = Known()
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Why a change is not sent."""
+
+    state: Literal["noop", "rejected"]
+    reason: str
+
+
+ALL_DROPPED = Stopped("noop", "every field dropped by a rule")
+DELETED = Stopped("noop", "its lead is deleted in Marketo, and would be created again (deleted_in_marketo: skip)")
+NO_LEAD = Stopped("noop", "no lead with this key in the mirror (mode: update_only)")
+SEVERAL = Stopped("rejected", "several leads have this key: which one to update, nobody can tell (mode: update_only)")
 
 
 class Rules:
@@ -26,19 +43,23 @@ class Rules:
 
     def __init__(self, push: Push) -> None:
         self.skips_deleted = push.deleted_in_marketo == "skip"
+        self.only_updates = push.mode == "update_only"
         self.of_marketo = frozenset(name for name, rule in push.rules.items() if rule.owner == "marketo")
         """Fields whose values are left alone."""
         self._only_set = frozenset(name for name, rule in push.rules.items() if rule.only_set)
         self._never = {name: frozenset(map(_plain, rule.never)) for name, rule in push.rules.items() if rule.never}
 
-    def apply(
-        self, cells: Mapping[str, str | None], known: Known, cleared: Collection[str | None] = (None,)
-    ) -> dict[str, str | None] | str:
-        """The cells that are to be sent, or why the change comes to nothing. A cell that is one of `cleared` clears its field."""
+    def apply(self, cells: Cells, known: Known, cleared: Collection[str | None] = (None,)) -> Cells | Stopped:
+        """The cells that are to be sent, or why none are. A cell that is one of `cleared` clears its field."""
         if known.deleted and self.skips_deleted:
             return DELETED
-        left = {name: cell for name, cell in cells.items() if self._lets_pass(name, cell, known, cleared)}
-        return left or ALL_DROPPED
+        if self.only_updates and (known.lead_id is None or known.several):
+            return SEVERAL if known.several else NO_LEAD
+        return self.narrow(cells, known, cleared) or ALL_DROPPED
+
+    def narrow(self, cells: Cells, known: Known, cleared: Collection[str | None] = (None,)) -> Cells:
+        """The cells that the fields' rules let pass."""
+        return {name: cell for name, cell in cells.items() if self._lets_pass(name, cell, known, cleared)}
 
     def _lets_pass(self, name: str, cell: str | None, known: Known, cleared: Collection[str | None]) -> bool:
         if cell in cleared:

@@ -164,6 +164,7 @@ class FieldRule:
 class Push:
     name: str
     lookup_field: str = "email"
+    mode: Literal["upsert", "update_only"] = "upsert"
     format: Format = "csv"
     list_id: int | None = None
     partition: str | None = None
@@ -177,6 +178,11 @@ class Push:
     )
     rules: Mapping[str, FieldRule] = field(default_factory=dict)  # by REST name
     poll: Poll = Poll()
+
+    @property
+    def written_by(self) -> str:
+        """The field by which Marketo is told which lead is meant: by its id it creates none."""
+        return "id" if self.mode == "update_only" else self.lookup_field
 
 
 @dataclass(frozen=True, slots=True)

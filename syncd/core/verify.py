@@ -209,9 +209,7 @@ def _sent(change: Settled, sender: Sender) -> tuple[Iterable[str], Mapping[str, 
     mended = sender.checks.spelled(fields)
     cells = {mended.get(name, name): _cell(value) for name, value in fields.items()}
     cells.pop(sender.lookup_field, None)
-    ruled = sender.rules.apply(cells, UNKNOWN)
-    if isinstance(ruled, str):
-        return (), {}
+    ruled = sender.rules.narrow(cells, UNKNOWN)
     judged = sender.checks.judge(change.key.strip(" \t\r\n"), ruled)
     if change.state == "unverified" or isinstance(judged, Refusal):
         return ruled, {}

@@ -20,7 +20,7 @@ from syncd.core.settings import Limits, Push
 from syncd.core.slots import Room, wanted_in_flight
 from syncd.core.states import IN_QUEUE
 from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, LastWrite, Outcome, Worked, describe_error
-from syncd.flows.preflight import Checks, target_of
+from syncd.flows.preflight import Checks, ruled, target_of
 from syncd.marketo.imports import Imports, Submitted
 from syncd.ops.metrics import Metrics
 from syncd.store import chunks, imports, outbox, pushes, ruling
@@ -104,7 +104,7 @@ class Packer:
                 out = await chunks.take_out(connection, rare, now)
                 seen = await outbox.these(connection, self.instance, push, out, kin_of(push, self._pushes))
                 known = await ruling.known(connection, self.instance, push, seen.changes)
-                target = replace(target_of(push, self._checks), by_sync=True, known=known)
+                target = ruled(replace(target_of(push, self._checks), by_sync=True), push, known)
                 packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, (), target, seen.open_batch)
                 await outbox.claim(connection, self.instance, push, packing, now)
                 worked += rows
@@ -118,7 +118,7 @@ class Packer:
             if not seen.changes:
                 return 0
             mirror = await checks.mirror(connection, push, seen) if checks is not None else None
-            target = replace(target, known=await ruling.known(connection, self.instance, push, seen.changes))
+            target = ruled(target, push, await ruling.known(connection, self.instance, push, seen.changes))
             packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, seen.open_chunks, target, seen.open_batch, mirror)
             for chunk_id in await outbox.claim(connection, self.instance, push, packing, now):
                 await chunks.seal(connection, chunk_id, now)
@@ -218,7 +218,7 @@ class Submitter:
                 [body],
                 sha256=chunk.sha256.hex(),
                 format=chunk.format,
-                lookup_field=chunk.lookup_field,
+                lookup_field=chunk.columns[0],
                 list_id=chunk.list_id,
                 partition=chunk.partition,
             )

@@ -17,7 +17,7 @@ from syncd.core.pack import pack
 from syncd.core.retry import SLOW_RETRY, backoff, decide
 from syncd.core.settings import Push
 from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, LastWrite, Outcome, Worked, describe_error
-from syncd.flows.preflight import Checks, target_of
+from syncd.flows.preflight import Checks, ruled, target_of
 from syncd.marketo.errors import REST_NATURES
 from syncd.marketo.sync import SyncAnswer, Synced, SyncLeads
 from syncd.ops.metrics import Metrics
@@ -98,7 +98,7 @@ class Syncer:
             seen = await outbox.urgent(connection, self.instance, push, MOST_RECORDS, now, kin)
             if not seen.changes:
                 return
-            target = replace(target, known=await ruling.known(connection, self.instance, push, seen.changes))
+            target = ruled(target, push, await ruling.known(connection, self.instance, push, seen.changes))
             passing = await outbox.passable(connection, self.instance, push, seen, kin)
             ahead = pack(passing.changes, {}, (), replace(target, ids=passing.ids))
             rest = [change for change in seen.changes if change.key_norm not in passing.ids]

@@ -1,9 +1,10 @@
 """What the mirror knows of the leads of changes that a push's rules are about to judge."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from syncd.core.pack import PendingChange
-from syncd.core.rules import Known, Rules
+from syncd.core.rules import UNKNOWN, Known, Rules
 from syncd.core.settings import Push
 from syncd.store.leases import Connection
 from syncd.store.mirrored import LOOKUPS
@@ -44,6 +45,20 @@ SELECT k.key_norm, array_agg(DISTINCT f.name) AS names FROM unnest($2::text[]) A
  CROSS JOIN unnest($3::text[]) AS f (name)
  WHERE l.attributes ? f.name OR l.misfits ? f.name OR (f.name = 'email' AND l.email IS NOT NULL) GROUP BY 1
 """
+# Two are enough to know that there are several.
+LEAD_BY_EMAIL = """
+SELECT k.key_norm, min(l.lead_id) AS lead_id, count(*) > 1 AS several FROM unnest($2::text[]) AS k (key_norm)
+ CROSS JOIN LATERAL (
+       SELECT l.lead_id FROM syncd.lead l
+        WHERE l.instance = $1 AND lower(l.email) = k.key_norm AND l.deleted_at IS NULL LIMIT 2) l GROUP BY 1
+"""
+LEAD_BY_ID = """
+SELECT k.key_norm, l.lead_id, false AS several FROM unnest($2::text[]) AS k (key_norm)
+ CROSS JOIN LATERAL (
+       SELECT l.lead_id FROM syncd.lead l
+        WHERE l.instance = $1 AND l.lead_id = CASE WHEN k.key_norm ~ '^[0-9]{1,18}$' THEN k.key_norm::bigint END
+          AND l.deleted_at IS NULL LIMIT 1) l
+"""
 
 
 async def known(connection: Connection, instance: str, push: Push, changes: Iterable[PendingChange]) -> dict[str, Known]:
@@ -61,4 +76,8 @@ async def known(connection: Connection, instance: str, push: Push, changes: Iter
         query = HAVING_BY_EMAIL if by_email else HAVING_BY_ID
         for row in await connection.fetch(query, instance, keys, sorted(rules.of_marketo)):
             found[row["key_norm"]] = Known(has=frozenset(row["names"]))
+    if rules.only_updates:
+        for row in await connection.fetch(LEAD_BY_EMAIL if by_email else LEAD_BY_ID, instance, keys):
+            key = row["key_norm"]
+            found[key] = replace(found.get(key, UNKNOWN), lead_id=row["lead_id"], several=row["several"])
     return found

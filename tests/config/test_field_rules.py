@@ -61,6 +61,15 @@ def test_refused_rules(rules: Any, path: str, told: str, problems: Problems) -> 
     assert told in problem.message
 
 
+def test_leads_may_only_be_updated_that_the_mirror_can_find(loaded: Load, problems: Problems) -> None:
+    assert (push(loaded, {}).mode, push(loaded, {}).written_by) == ("upsert", "email")
+    made = push(loaded, {PUSH + "mode": "update_only"})
+    assert (made.mode, made.lookup_field, made.written_by) == ("update_only", "email", "id")
+    (problem,) = problems(document({PUSH + "mode": "update_only", PUSH + "lookup_field": "customerNumber"}))
+    assert problem.path == PUSH + "mode"
+    assert "email or id" in problem.message
+
+
 def test_what_becomes_of_a_deleted_lead(problems: Problems) -> None:
     (problem,) = problems(document({PUSH + "deleted_in_marketo": "forget"}))
     assert "skip" in problem.message

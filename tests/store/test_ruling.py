@@ -50,5 +50,18 @@ async def test_by_id(pool: Pool) -> None:
 
 
 @pytest.mark.usefixtures("leads")
+async def test_the_one_lead_that_may_be_updated(pool: Pool) -> None:
+    await pool.execute("UPDATE syncd.lead SET email = 'pair@example.com', deleted_at = NULL WHERE lead_id IN (5, 6)")
+    keys = [f"{name}@example.com" for name in ("lead1", "lead2", "twins", "pair", "nobody")]
+    assert await known(pool, Push("contacts", mode="update_only"), *keys) == {
+        "lead1@example.com": Known(lead_id=1),
+        "lead2@example.com": Known(deleted=True),
+        "twins@example.com": Known(lead_id=3),
+        "pair@example.com": Known(lead_id=5, several=True),
+    }
+    assert await known(pool, Push("contacts", "id", mode="update_only"), "1", "8") == {"1": Known(lead_id=1)}
+
+
+@pytest.mark.usefixtures("leads")
 async def test_by_other_keys_nobody_can_tell(pool: Pool) -> None:
     assert await known(pool, Push("contacts", "customerNumber"), "2") == {}
