@@ -40,6 +40,7 @@ from syncd.flows.settle import Settler
 from syncd.flows.sweep import Sweep
 from syncd.flows.sync import Syncer
 from syncd.flows.usage import Usage
+from syncd.flows.verify import Verifier
 from syncd.marketo.deleting import LeadDeletion
 from syncd.marketo.describe import describe
 from syncd.marketo.wire import Wire, open_wire
@@ -260,6 +261,7 @@ class Daemon:
         reach = Reach(wire.exports, lease, clock, metrics, jitter)
         taker = CensusTaker(instance, wire.leads, lease, clock, metrics, jitter, wire.now) if instance.census is not None else None
         flows += [Resting(taker, "in", lease, clock)] if taker is not None else []
+        flows.append(Resting(Verifier(instance, wire.leads, dictionaries, lease, clock, metrics, jitter), "in", lease, clock))
         on_census = taker.found if taker is not None else None
         return [*flows, router, *exporters_of(instance, reach, vocabulary, wire.now, may_fill, router.no_updated_at, on_census)]
 

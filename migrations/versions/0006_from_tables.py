@@ -17,5 +17,7 @@ def upgrade() -> None:
         "forget",
         "attach",
         "guard",
+        "verify",
+        "rules",
     ):  # fmt: skip
         run_sql(Path(__file__).with_name(f"0006_{part}.sql"))

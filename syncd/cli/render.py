@@ -14,7 +14,16 @@ from syncd.flows.attached import faults_of
 from syncd.marketo.allowance import BLOCK
 from syncd.store.jobs import JobStatus
 from syncd.store.pauses import Choice, Pause
-from syncd.store.status import BackfillStatus, BytesStatus, CensusStatus, ExportStatus, InstanceStatus, PullStatus, PushStatus
+from syncd.store.status import (
+    BackfillStatus,
+    BytesStatus,
+    CensusStatus,
+    ExportStatus,
+    InstanceStatus,
+    PullStatus,
+    PushStatus,
+    VerificationStatus,
+)
 from syncd.store.story import Changed, Deleted, Joined, Left, Present, Seen, Sent, Story
 from syncd.store.usage import ApiUser
 
@@ -59,6 +68,8 @@ def status_of(instance: InstanceStatus, now: datetime) -> RenderableType:
         facts.add_row("extract bytes today", _extract_bytes(instance.extract_bytes))
     if instance.census:
         facts.add_row("last census", _census(instance.census, now))
+    if instance.verification:
+        facts.add_row("last verify", _verification(instance.verification, now))
     parts: list[RenderableType] = [facts]
     if instance.pulls:
         parts += [_pulls(instance.pulls, now), _ways(instance.pulls, now)]
@@ -99,6 +110,16 @@ def _census(census: CensusStatus, now: datetime) -> Text:
         return _plain(f"came to nothing {span(now - census.finished_at)} ago: {census.message}", "yellow")
     found = f"{census.missing:,} were missing from the mirror, {census.surplus:,} in it no longer at Marketo's"
     return _plain(f"{span(now - census.finished_at)} ago: {census.leads:,} leads at Marketo's; {found}")
+
+
+def _verification(found: VerificationStatus, now: datetime) -> Text:
+    if found.finished_at is None:
+        return _plain(f"the first one is under way for {span(now - found.asked_at)}; {found.leads:,} leads so far")
+    if found.message is not None:
+        return _plain(f"came to nothing {span(now - found.finished_at)} ago: {found.message}", "yellow")
+    causes = ", ".join(f"{cause} {fields:,}" for cause, fields in sorted(found.causes.items()))
+    drifted = f"{found.drifted:,} drifted ({causes})" if found.drifted else "all agree"
+    return _plain(f"{span(now - found.finished_at)} ago: {found.leads:,} leads read back, {drifted}", "yellow" if found.drifted else "")
 
 
 def _pulls(pulls: Iterable[PullStatus], now: datetime) -> Table:

@@ -104,6 +104,21 @@ def _wanted(given: object) -> object:
     return given
 
 
+def _rule(given: object) -> object:
+    """`only_set` for short."""
+    if isinstance(given, str) and given != "only_set":
+        raise NotAllowed("only_set, or a mapping such as {never: false}")
+    return {"only_set": "true"} if given == "only_set" else given
+
+
+def _unwanted(given: object) -> object:
+    """The values that `never` keeps back: one, or a list of some. That nothing is sent is said by only_set."""
+    texts = given if isinstance(given, list) else [given]
+    if not texts or any(text is None or text == "" for text in texts):
+        raise ValueError("needs a value, or a list of some; that a field is never cleared is said by only_set")
+    return texts
+
+
 def _path(read: Callable[[str, secrets.Surroundings], Path]) -> BeforeValidator:
     def validate(given: object, around: secrets.Surroundings) -> Path | None:
         if given is None:
@@ -243,8 +258,15 @@ class Guard(Section):
     max_created: Annotated[int | None, _from_text(values.per_day, "a rate such as 5000/d, or null", or_null=True)] = ABSENT
 
 
+class FieldRule(Section):
+    only_set: Annotated[bool, _from_text(values.truth, "true or false")] = ABSENT
+    never: Annotated[tuple[Wanted, ...], BeforeValidator(_unwanted)] = ABSENT
+    owner: Literal["us", "marketo"] = ABSENT
+
+
 class Push(Section):
     lookup_field: Text = ABSENT
+    mode: Literal["upsert", "update_only"] = ABSENT
     format: Format = ABSENT
     list_id: Annotated[int | None, _from_text(lambda text: values.whole(text, 1, None), "a list's id or null", or_null=True)] = ABSENT
     partition: Annotated[str | None, _from_text(values.text, "a partition's name or null", or_null=True)] = ABSENT
@@ -253,6 +275,8 @@ class Push(Section):
     unconfirmed_after: Annotated[timedelta, _duration(timedelta(minutes=1))] = ABSENT
     clear_with: ClearWith = ABSENT
     mend: Mend = Field(default_factory=Mend)
+    deleted_in_marketo: Literal["skip", "recreate"] = ABSENT
+    rules: dict[Text, Annotated[FieldRule, BeforeValidator(_rule)]] = Field(default_factory=dict)
     poll: Poll = Field(default_factory=Poll)
     from_: Annotated[FromTable | None, BeforeValidator(_outbox_or_table)] = Field(default=None, alias="from")
     fields: dict[Text, Annotated[FieldFrom, BeforeValidator(_column_or_constant)]] = ABSENT

@@ -235,7 +235,8 @@ def _push(name: str, push: model.Push) -> settings.Push:
     nested = {"poll": settings.Poll(**push.poll.given()), "mend": settings.Mend(**push.mend.given())}
     own = {key: value for key, value in push.given().items() if key not in ("from_", "fields")}
     guard = settings.Guard(**push.guard.given()) if push.guard is not None else None
-    return settings.Push(name=name, from_table=_from_table(push), **{**own, **nested, "guard": guard})
+    rules = {field: settings.FieldRule(**rule.given()) for field, rule in push.rules.items()}
+    return settings.Push(name=name, from_table=_from_table(push), **{**own, **nested, "guard": guard, "rules": rules})
 
 
 def _from_table(push: model.Push) -> settings.FromTable | None:

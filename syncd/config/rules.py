@@ -59,6 +59,7 @@ def _instance(name: str, instance: MapNode, report: Report) -> None:
         if not rest:
             report.add(push.line, push.path, f"a push needs instances.{name}.rest, which is missing")
         _from_table(push, report)
+        _mode(push, report)
         poll = push.given("poll")
         if isinstance(poll, MapNode):
             _poll(poll, report)
@@ -164,6 +165,14 @@ def _from_table(push: MapNode, report: Report) -> None:
             report.add(node.line, node.path, "is the push's lookup_field, which from.key fills: leave it out")
         elif isinstance(node, MapNode):
             _exactly_one(node, ("column", "const"), report)
+
+
+def _mode(push: MapNode, report: Report) -> None:
+    """The mirror finds leads by these keys alone."""
+    lookup_field = _value(push, "lookup_field", values.text, settings.Push("").lookup_field)
+    if _value(push, "mode", values.text, "upsert") == "update_only" and lookup_field not in (None, "email", "id"):
+        mode = push.items["mode"]
+        report.add(mode.line, mode.path, "update_only is for a lookup_field of email or id, by which the mirror finds the leads")
 
 
 def _poll(poll: MapNode, report: Report) -> None:

@@ -92,6 +92,13 @@ def whole(text: str, low: int, high: int | None, why: str = "") -> int:
     return number
 
 
+def truth(text: str) -> bool:
+    """true or false."""
+    if text not in ("true", "false"):
+        raise NotAllowed("true or false")
+    return text == "true"
+
+
 def concurrency(text: str) -> int:
     return whole(text, 1, 10, ": Marketo allows 10 to all integrations together")
 

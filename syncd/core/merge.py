@@ -55,7 +55,7 @@ class Mirror:
         if lead is None:
             return False
         asked, values, kinds = self._asked_by_all(lead.pulls), lead.values, self._kinds
-        return all(name in asked and name in values and _same(cell, values[name], kinds.get(name, "")) for name, cell in cells.items())
+        return all(name in asked and name in values and holds(values[name], cell, kinds.get(name, "")) for name, cell in cells.items())
 
     def candidates(self, changes: Iterable[Waiting], lookup_field: str) -> list[Mirrored]:
         """The leads whose changes, taken together, seem to be echoes: only of these is it worth asking when they were last changed."""
@@ -89,7 +89,8 @@ def _cells_of(changes: Sequence[Waiting], lookup_field: str) -> dict[str, str | 
     return {name: value if value is None or isinstance(value, str) else str(value).lower() for name, value in fields.items()}
 
 
-def _same(cell: str | None, value: Any, data_type: str) -> bool:
+def holds(value: Any, cell: str | None, data_type: str) -> bool:
+    """Whether a value of the mirror's form is what the cell sets; a cell without a value asks that there be none."""
     if not cell or value is None:
         return not cell and value is None
     sent = kept(cell, data_type)

@@ -11,6 +11,7 @@ from syncd.core.batching import COMPANY_FIELDS, MOST_BYTES, MOST_RECORDS, Number
 from syncd.core.csvfile import render_line
 from syncd.core.merge import ECHO, Mirror
 from syncd.core.preflight import Preflight, Refusal, waiting_for
+from syncd.core.rules import UNKNOWN, Known, Rules, Stopped
 from syncd.core.settings import ClearWith, Format
 
 _EXACT = json.JSONDecoder(parse_int=Number, parse_float=Number)  # no number loses a digit
@@ -50,9 +51,12 @@ class Target:
     list_id: int | None = None
     by_sync: bool = False
     ids: Mapping[str, int] = field(default_factory=dict)
-    """Keys → the leads that records are to name by their ids instead."""
+    """Keys → the leads that records and rows are to name by their ids instead."""
     checks: Preflight | None = None
     """None: nothing is checked against describe."""
+    rules: Rules | None = None
+    known: Mapping[str, Known] = field(default_factory=dict)
+    """What the mirror knows of the leads of the keys, as far as rules need it."""
 
     @property
     def max_file_bytes(self) -> int:
@@ -110,7 +114,7 @@ class Packing:
 class _Verdict:
     """Why a change goes into no row."""
 
-    state: Literal["superseded", "rejected", "parked"]
+    state: Literal["superseded", "rejected", "parked", "noop"]
     reason: str
     lacks: str | None = None
 
@@ -253,6 +257,11 @@ def _cells(change: PendingChange, target: Target) -> Cells | _Verdict:
     own_key = cells.pop(target.lookup_field, None)
     if own_key is not None and _trimmed(own_key).lower() != _trimmed(change.key).lower():
         return _Verdict("rejected", f"its {target.lookup_field} differs from its key, by which the lead is looked up")
+    if cells and target.rules is not None:
+        ruled = target.rules.apply(cells, target.known.get(change.key_norm, UNKNOWN), (None, _CLEARS[target.clear_with]))
+        if isinstance(ruled, Stopped):
+            return _Verdict(ruled.state, ruled.reason)
+        cells = ruled
     if None in cells.values() and target.clear_with == "sync" and (reason := _not_to_be_cleared(cells, target)) is not None:
         return _Verdict("parked", reason)
     if cells:
@@ -341,8 +350,10 @@ class _Files:
         names = self._sorted.get(given)
         if names is None:
             names = self._sorted[given] = sorted(given)
-        columns = (target.lookup_field, *names)
-        line = render_line([row.key, *[cells[name] or "" for name in names]], target.format)
+        lead_id = target.ids.get(row.key_norm)
+        lookup_field, key = (target.lookup_field, row.key) if lead_id is None else ("id", str(lead_id))
+        columns = (lookup_field, *names)
+        line = render_line([key, *[cells[name] or "" for name in names]], target.format)
         size = len(line) if line.isascii() else len(line.encode())
         chunk = self._filling.get(columns)
         if chunk is None or chunk.byte_count + size > target.max_file_bytes:

@@ -197,9 +197,19 @@ class Hours:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldRule:
+    """What may be sent of one field. `owner: marketo` leaves it alone where the lead has a value by the mirror."""
+
+    only_set: bool = False  # never cleared
+    never: tuple[str, ...] = ()  # values that are never sent
+    owner: Literal["us", "marketo"] = "us"
+
+
+@dataclass(frozen=True, slots=True)
 class Push:
     name: str
     lookup_field: str = "email"
+    mode: Literal["upsert", "update_only"] = "upsert"
     format: Format = "csv"
     list_id: int | None = None
     partition: str | None = None
@@ -208,10 +218,19 @@ class Push:
     unconfirmed_after: timedelta = timedelta(hours=6)
     clear_with: ClearWith = "sync"  # by Sync Leads, or by a cell of a file: what that means is unknown (protocol 4)
     mend: Mend = Mend()
+    deleted_in_marketo: Literal["skip", "recreate"] = (
+        "skip"  # what becomes of changes of a lead that was deleted: an upsert creates it again
+    )
+    rules: Mapping[str, FieldRule] = field(default_factory=dict)  # by REST name
     poll: Poll = Poll()
     from_table: FromTable | None = None  # None: from the outbox, which applications fill
     guard: Guard | None = None
     hours: Hours | None = None
+
+    @property
+    def written_by(self) -> str:
+        """The field by which Marketo is told which lead is meant: by its id it creates none."""
+        return "id" if self.mode == "update_only" else self.lookup_field
 
 
 @dataclass(frozen=True, slots=True)

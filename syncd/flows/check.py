@@ -89,6 +89,7 @@ async def _describe(instance: Instance, wire: Wire, clock: Clock, path: str) -> 
         Finding(what, True, f"{len(fields)} fields"),
         *(_lookup_field(push, fields, path) for push in instance.pushes),
         *(_clears(push) for push in instance.pushes),
+        *(_rules(push, instance.pulls, fields, path) for push in instance.pushes if push.rules),
         *(_pulled_fields(pull, fields, path) for pull in instance.pulls if pull.fields),
         *await _ways(instance, wire, Dictionary.of_rest(fields), clock, path),
     ]
@@ -243,6 +244,22 @@ def _lookup_field(push: Push, fields: Sequence[Field], path: str) -> Finding:
         return Finding(what, True, f"{push.lookup_field} is a field")
     detail = f"Marketo has no field with the REST name {push.lookup_field}"
     return Finding(what, False, detail, f"correct {path}.pushes.{push.name}.lookup_field: {_nearest(push.lookup_field, names)}")
+
+
+def _rules(push: Push, pulls: Sequence[Pull], fields: Sequence[Field], path: str) -> Finding:
+    """A rule of a field that there is not rules nothing; and of one that no pull brings, nobody knows whether it has a value."""
+    what, vocabulary = f"push {push.name}: rules", Vocabulary.of(fields)
+    where = f"{path}.pushes.{push.name}.rules"
+    unknown = [name for name in push.rules if name not in vocabulary.rest.names]
+    if unknown:
+        hints = "; ".join(f"{name}: {_nearest(name, vocabulary.rest.names)}" for name in unknown)
+        return Finding(what, False, f"Marketo has no field with the REST name {', '.join(unknown)}", f"correct {where}: {hints}")
+    pulled = {"email"}.union(*(vocabulary.owned(pull) or () for pull in pulls))
+    unseen = [name for name, rule in push.rules.items() if rule.owner == "marketo" and name not in pulled]
+    if unseen:
+        detail = f"no pull brings {', '.join(unseen)}: whether a lead has a value that is Marketo's, nobody would know"
+        return Finding(what, False, detail, f"add it to the fields of a pull, or take owner: marketo out of {where}")
+    return Finding(what, True, f"{len(push.rules)} field{'' if len(push.rules) == 1 else 's'}, all there")
 
 
 def _pulled_fields(pull: Pull, fields: Sequence[Field], path: str) -> Finding:

@@ -31,7 +31,7 @@ IN_FLIGHT_FOR = timedelta(minutes=15)
 """How long a page may be under way between its request and its transaction."""
 KEEP = timedelta(days=30)
 
-DELETIONS, MERGES = "deletions", "merges"
+DELETIONS, MERGES = gone.STREAMS
 
 
 class Deletions:

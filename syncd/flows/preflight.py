@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from syncd.core.merge import Mirror
 from syncd.core.mirror import Vocabulary
 from syncd.core.pack import Packing, Target
 from syncd.core.preflight import Preflight
+from syncd.core.rules import Known, Rules
 from syncd.core.settings import Instance, Push
 from syncd.flows.loop import Idle
 from syncd.marketo.imports import envelope_bytes
@@ -150,8 +152,14 @@ class Checks:
             self._log.info("changes_unparked", push=push, field=field, changes=count)
 
 
+def ruled(target: Target, push: Push, known: Mapping[str, Known]) -> Target:
+    """The same, with what the mirror knows of the keys; leads that may only be updated are named by their ids."""
+    ids = {key: lead.lead_id for key, lead in known.items() if lead.lead_id is not None} if push.mode == "update_only" else {}
+    return replace(target, known=known, ids=ids)
+
+
 def target_of(push: Push, checks: Checks | None) -> Target:
     """What the push packs for."""
     against = checks.of(push) if checks is not None else None
     size, around = push.max_body_bytes, envelope_bytes(push.format)
-    return Target(push.lookup_field, push.format, size, around, push.clear_with, push.list_id, checks=against)
+    return Target(push.lookup_field, push.format, size, around, push.clear_with, push.list_id, checks=against, rules=Rules(push))

@@ -22,10 +22,10 @@ from syncd.core.slots import Room, wanted_in_flight
 from syncd.core.states import IN_QUEUE
 from syncd.flows import gate
 from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, LastWrite, Outcome, Worked, describe_error
-from syncd.flows.preflight import Checks, target_of
+from syncd.flows.preflight import Checks, ruled, target_of
 from syncd.marketo.imports import Imports, Submitted
 from syncd.ops.metrics import Metrics
-from syncd.store import chunks, imports, outbox, pushes
+from syncd.store import chunks, imports, outbox, pushes, ruling
 from syncd.store.chunks import Chunk, OpenChunk
 from syncd.store.imports import Job
 from syncd.store.leases import Lease
@@ -105,7 +105,8 @@ class Packer:
             if rare:
                 out = await chunks.take_out(connection, rare, now)
                 seen = await outbox.these(connection, self.instance, push, out, kin_of(push, self._pushes))
-                target = replace(target_of(push, self._checks), by_sync=True)
+                known = await ruling.known(connection, self.instance, push, seen.changes)
+                target = ruled(replace(target_of(push, self._checks), by_sync=True), push, known)
                 packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, (), target, seen.open_batch)
                 await outbox.claim(connection, self.instance, push, packing, now)
                 worked += rows
@@ -122,6 +123,7 @@ class Packer:
             if not seen.changes:
                 return 0
             mirror = await checks.mirror(connection, push, seen) if checks is not None else None
+            target = ruled(target, push, await ruling.known(connection, self.instance, push, seen.changes))
             packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, seen.open_chunks, target, seen.open_batch, mirror)
             if admitted is not None:
                 await gate.let_go(connection, self.instance, push, admitted, packing, now)
@@ -224,7 +226,7 @@ class Submitter:
                 [body],
                 sha256=chunk.sha256.hex(),
                 format=chunk.format,
-                lookup_field=chunk.lookup_field,
+                lookup_field=chunk.columns[0],
                 list_id=chunk.list_id,
                 partition=chunk.partition,
             )

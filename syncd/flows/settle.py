@@ -130,7 +130,7 @@ class Settler:
         if job.state == "failed":
             rows = await chunks.sent_rows(self._lease.pool, chunk)
             # Of a job that failed as a whole, the rows that its results don't name go again anyway: none of them is in doubt.
-            verdicts = await asyncio.to_thread(settle_rows, rows, failures, warnings, chunk.lookup_field, 0)
+            verdicts = await asyncio.to_thread(settle_rows, rows, failures, warnings, chunk.columns[0], 0)
             again = [row.ordinal for row in rows if row.ordinal not in verdicts]
         elif failures or warnings or job.failed:
             verdicts = await self._verdicts(job, chunk, failures, warnings)
@@ -145,9 +145,9 @@ class Settler:
 
     async def _verdicts(self, job: Job, chunk: Chunk, failures: list[ResultRow], warnings: list[ResultRow]) -> Verdicts:
         """By the rows that the results name; by all, of which there may be very many, only when one is in doubt."""
-        for keys in (keys_of([*failures, *warnings], chunk.lookup_field), None):
+        for keys in (keys_of([*failures, *warnings], chunk.columns[0]), None):
             rows = await chunks.sent_rows(self._lease.pool, chunk, keys)
-            verdicts = await asyncio.to_thread(settle_rows, rows, failures, warnings, chunk.lookup_field, job.failed)
+            verdicts = await asyncio.to_thread(settle_rows, rows, failures, warnings, chunk.columns[0], job.failed)
             if keys is None or (verdicts and all(verdict != "unverified" for verdict, _ in verdicts.values())):
                 break
         return verdicts

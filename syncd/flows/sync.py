@@ -19,11 +19,11 @@ from syncd.core.retry import SLOW_RETRY, backoff, decide
 from syncd.core.settings import Push
 from syncd.flows import gate
 from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, LastWrite, Outcome, Worked, describe_error
-from syncd.flows.preflight import Checks, target_of
+from syncd.flows.preflight import Checks, ruled, target_of
 from syncd.marketo.errors import REST_NATURES
 from syncd.marketo.sync import SyncAnswer, Synced, SyncLeads
 from syncd.ops.metrics import Metrics
-from syncd.store import batches, outbox, pushes
+from syncd.store import batches, outbox, pushes, ruling
 from syncd.store.batches import Batch, Verdict
 from syncd.store.leases import Lease
 from syncd.store.outbox import kin_of
@@ -105,6 +105,7 @@ class Syncer:
             self._metrics.forgotten(self.instance, "urgent", seen.refused)
             if not seen.changes:
                 return
+            target = ruled(target, push, await ruling.known(connection, self.instance, push, seen.changes))
             passing = await outbox.passable(connection, self.instance, push, seen, kin)
             ahead = pack(passing.changes, {}, (), replace(target, ids=passing.ids))
             rest = [change for change in seen.changes if change.key_norm not in passing.ids]

@@ -10,6 +10,7 @@ from syncd.core.faults import Fault
 from syncd.core.observe import Service
 from syncd.core.pack import Packing
 from syncd.core.quota import Api
+from syncd.core.verify import Cause
 
 
 class Metrics:
@@ -71,6 +72,12 @@ class Metrics:
             "syncd_drift",
             "Leads that the last census found missing from the mirror, or in it and no longer at Marketo's",
             ("instance", "kind"),
+            registry=self.registry,
+        )
+        self._verified = Gauge(
+            "syncd_verify_drift",
+            "Fields of leads that the last verification found to differ, by cause",
+            ("instance", "cause"),
             registry=self.registry,
         )
         self._gone = Counter("syncd_leads_gone", "Leads of the mirror that were deleted or merged", ("instance",), registry=self.registry)
@@ -160,6 +167,11 @@ class Metrics:
         """A census has ended."""
         self._drifted.labels(instance, "missing").set(missing)
         self._drifted.labels(instance, "surplus").set(surplus)
+
+    def verified(self, instance: str, counts: Mapping[Cause, int]) -> None:
+        """A verification has ended."""
+        for cause, count in counts.items():
+            self._verified.labels(instance, cause).set(count)
 
     def gone(self, instance: str, leads: int) -> None:
         """Leads of the mirror were found deleted or merged."""

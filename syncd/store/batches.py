@@ -105,7 +105,7 @@ DELETE_OPEN = "DELETE FROM syncd.sync_batch WHERE id = $1 AND state = 'open' RET
 
 async def open_one(connection: Connection, instance: str, push: Push) -> PackedBatch | None:
     """The push's batch that takes records still; locked."""
-    row = await connection.fetchrow(OPEN, instance, push.name, push.lookup_field, push.partition)
+    row = await connection.fetchrow(OPEN, instance, push.name, push.written_by, push.partition)
     return PackedBatch(row["id"], row["row_count"], row["byte_count"], row["next_ordinal"]) if row is not None else None
 
 
@@ -132,7 +132,7 @@ async def fill(
                 instance,
                 push.name,
                 urgent,
-                push.lookup_field if passed is None else "id",
+                push.written_by if passed is None else "id",
                 push.partition,
                 batch.row_count,
                 batch.byte_count,

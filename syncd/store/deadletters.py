@@ -84,7 +84,8 @@ WITH picked AS MATERIALIZED (
              LEFT JOIN syncd.sync_batch b ON b.id = h.sync_batch_id
             CROSS JOIN LATERAL unnest(coalesce(h.erased, ARRAY(SELECT jsonb_object_keys(h.fields)))) AS f (name)
             WHERE h.instance = $1 AND h.key_norm = p.key_norm AND h.id > p.place AND coalesce(h.retry_of, h.id) > p.place
-              AND coalesce(c.lookup_field, b.lookup_field) = p.lookup_field
+              AND (coalesce(c.lookup_field, b.lookup_field) = p.lookup_field
+                   OR b.lookup_field = 'id' AND ($9::jsonb ->> h.push) = p.lookup_field)
               AND h.state IN ('applied', 'warned', 'unverified') AND h.settled_at >= p.created_at - interval '1 day'
               AND p.fields ? f.name AND f.name <> p.lookup_field) later
 ), made AS (

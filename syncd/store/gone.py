@@ -10,6 +10,9 @@ from syncd.store.leases import Connection, Pool
 PULL = "#deletions"
 """Who tells the history of a deletion."""
 
+STREAMS = ("deletions", "merges")
+"""Of the activity log, that tell of them."""
+
 # Ids are not used again: of a lead that was merged, the log may tell that it was deleted, too.
 NOTE = """
 INSERT INTO syncd.lead_gone AS g (instance, lead_id, gone_at, merged_into, noted_at)

@@ -89,7 +89,8 @@ SELECT late.id, later.names
          LEFT JOIN syncd.sync_batch b ON b.id = h.sync_batch_id
         CROSS JOIN LATERAL unnest(coalesce(h.erased, ARRAY(SELECT jsonb_object_keys(h.fields)))) AS f (name)
         WHERE h.instance = $1 AND h.key_norm = late.key_norm AND h.id > late.place AND coalesce(h.retry_of, h.id) > late.place
-          AND (h.state IN ('applied', 'warned', 'unverified') AND coalesce(c.lookup_field, b.lookup_field) = $5
+          AND (h.state IN ('applied', 'warned', 'unverified')
+               AND (coalesce(c.lookup_field, b.lookup_field) = $5 OR b.lookup_field = 'id' AND h.push = ANY ($7::text[]))
                OR h.state = 'noop' AND h.push = ANY ($7::text[]))
           AND h.settled_at >= late.created_at - interval '1 day') later
  WHERE later.names IS NOT NULL

@@ -9,7 +9,7 @@ import asyncpg
 
 from syncd.core.quota import day_began, quota_day
 from syncd.core.settings import Limits
-from syncd.store import attaching, exports, holding, jobs, pauses, pulls
+from syncd.store import attaching, exports, holding, jobs, pauses, pulls, verifying
 from syncd.store.attaching import Attached
 from syncd.store.holding import Hold
 from syncd.store.jobs import JobStatus
@@ -110,6 +110,18 @@ class CensusStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class VerificationStatus:
+    """The last one that ended, else the one under way. `causes` says in how many fields of leads what was found."""
+
+    asked_at: datetime
+    finished_at: datetime | None
+    leads: int
+    drifted: int
+    message: str | None
+    causes: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceStatus:
     name: str
     holder: str | None
@@ -119,6 +131,7 @@ class InstanceStatus:
     api_users: list[ApiUser]
     extract_bytes: BytesStatus
     census: CensusStatus | None
+    verification: VerificationStatus | None
     pulls: list[PullStatus]
     exports: list[ExportStatus]
     pushes: list[PushStatus]
@@ -211,6 +224,7 @@ async def _instance(pool: Pool, instance: str, now: datetime, limits: Limits | N
         api_users=await users_of(pool, instance, quota_day(now)),
         extract_bytes=await _extract_bytes(pool, instance, now, limits),
         census=CensusStatus(**census) if census else None,
+        verification=await _verification(pool, instance),
         pulls=await _pulls(pool, instance, held),
         exports=[ExportStatus(**row) for row in await pool.fetch(EXPORTS, instance)],
         pushes=await _pushes(pool, instance, held),
@@ -218,6 +232,16 @@ async def _instance(pool: Pool, instance: str, now: datetime, limits: Limits | N
         pauses=held,
         holds=await holding.holds(pool, instance),
     )
+
+
+async def _verification(pool: Pool, instance: str) -> VerificationStatus | None:
+    found = await verifying.last(pool, instance) or await verifying.under_way(pool, instance)
+    if found is None:
+        return None
+    causes: dict[str, int] = {}
+    for each in await verifying.drift(pool, found.id):
+        causes[each.cause] = causes.get(each.cause, 0) + each.leads
+    return VerificationStatus(found.asked_at, found.finished_at, found.leads, found.drifted, found.message, causes)
 
 
 async def pull(pool: Pool, instance: str, name: str) -> PullStatus | None:
