@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -92,14 +93,18 @@ def run(
     Logs go to stderr. A second daemon for the same instance stands by, and
     takes over when the first is gone. The first signal lets running steps end
     (exit code 0, in under 10 seconds), a second one breaks them off; nothing is
-    lost either way.
+    lost either way. SIGHUP has it read the YAML again: what can change while it
+    runs changes, what can't is named in the log, and a YAML that can't be used is
+    refused.
     """
     wall = _wall_clock(clock)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(0))  # nothing has begun that would need an end
+    if not sys.stdin.isatty():
+        signal.signal(signal.SIGHUP, lambda *_: None)  # a reload, of what is about to be read
     from syncd.cli import running
 
-    running.run(_load(config), wall)
+    running.run(_load(config), wall, partial(_load, config))
     return 0
 
 

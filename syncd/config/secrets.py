@@ -32,7 +32,7 @@ class Surroundings:
 class SecretFile:
     candidates: tuple[Path, ...]
 
-    def read(self) -> str:
+    def __call__(self) -> str:
         """The text of the first candidate that exists, line ends at its end cut off.
 
         Raises OSError, naming the paths tried, when there is none or when it is unreadable, empty or not UTF-8: an unreadable
@@ -61,7 +61,7 @@ def secret(given: object, around: Surroundings) -> Secret:
         raise ValueError("is empty; give a text or {file: NAME}")
     if not isinstance(given, dict) or set(given) != {"file"} or not isinstance(given["file"], str) or not given["file"]:
         raise ValueError("needs a text or {file: NAME}")
-    found = Secret(SecretFile(around.candidates(given["file"])).read)
+    found = Secret(SecretFile(around.candidates(given["file"])))
     reveal(found)
     return found
 
