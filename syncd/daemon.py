@@ -210,7 +210,7 @@ class Daemon:
                 log.error("lease_lost", instance=name, remedy="another daemon works for this instance now; standing by")
             except* loop.DATABASE_FAULTS as group:
                 self._away.add(name)
-                log.warning("database_fault", instance=name, error=loop.describe_error(_first(group)))
+                loop.tell_fault(_first(group), instance=name)
             self.metrics.lease(name, held=False)
             self._pulse.beat(name)  # a restart would not bring the database back
             self._tell()

@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncpg
 
 from syncd.cli.opening import open_database
+from syncd.config import exposed
 from syncd.core.clock import Clock
 from syncd.core.findings import Finding
 from syncd.core.quota import Api, CallLedger
@@ -46,9 +47,13 @@ async def check(settings: Settings, file: Path, instances: Sequence[Instance], c
     read = Finding("configuration", True, f"{file} is in order; instances: {', '.join(i.name for i in settings.instances) or 'none'}")
     async with AsyncExitStack() as stack:
         findings, pool, migrated = await _database(stack, settings.database, file)
-        yield "", [read, *findings]
+        yield "", [read, *_secrets(settings), *findings]
         for instance in instances:
             yield instance.name, await _instance(instance, pool, migrated, clock)
+
+
+def _secrets(settings: Settings) -> list[Finding]:
+    return [Finding("secret file", False, f"every user of this machine can read {file}", f"chmod o-r {file}") for file in exposed(settings)]
 
 
 async def _database(stack: AsyncExitStack, settings: Database, file: Path) -> tuple[list[Finding], Pool | None, bool]:

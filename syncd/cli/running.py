@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
-from syncd.config import ConfigErrors
+from syncd.config import ConfigErrors, exposed
 from syncd.core.settings import Settings
 from syncd.daemon import Daemon
 from syncd.ops import logs, systemd
@@ -28,6 +28,7 @@ def run(settings: Settings, clock: WallClock, read: Callable[[], Settings]) -> N
     """
     faulthandler.enable()  # systemd's watchdog ends what hangs with SIGABRT: the journal shows where
     logs.configure(settings.logging, clock)
+    _warn(settings)
     collect_rarely()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_until_signalled(Daemon(settings, clock), Reloader(settings, clock, read)))
@@ -64,12 +65,18 @@ class Reloader:
         if settings.logging != self._logging:
             self._logging = settings.logging
             logs.configure(settings.logging, self._clock)
+        _warn(settings)
         found = daemon.reload(settings)
         log.info("reloaded", changed=found.changed)
         if found.waiting:
             log.warning("reload_incomplete", waiting=found.waiting, remedy="restart syncd to take these up")
             return f"a restart is needed for {', '.join(found.waiting)}"
         return "configuration reloaded"
+
+
+def _warn(settings: Settings) -> None:
+    for file in exposed(settings):
+        log.warning("secret_exposed", file=str(file), remedy="every user of this machine can read it: chmod o-r")
 
 
 def collect_rarely() -> None:
