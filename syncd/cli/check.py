@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date, timedelta
 from pathlib import Path
 
 import asyncpg
+import orjson
 
 from syncd.cli.opening import open_database
 from syncd.config import exposed
@@ -50,6 +51,13 @@ async def check(settings: Settings, file: Path, instances: Sequence[Instance], c
         yield "", [read, *_secrets(settings), *findings]
         for instance in instances:
             yield instance.name, await _instance(instance, pool, migrated, clock)
+
+
+def as_json(parts: Sequence[Part]) -> str:
+    """The same for programs; `instance` is null for what all instances share."""
+    findings = [{"instance": heading or None} | asdict(finding) for heading, found in parts for finding in found]
+    well = all(finding["ok"] for finding in findings)
+    return orjson.dumps({"ok": well, "findings": findings}, option=orjson.OPT_INDENT_2).decode()
 
 
 def _secrets(settings: Settings) -> list[Finding]:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="syncd",
-    add_completion=False,
     pretty_exceptions_enable=False,  # they show local variables, and with them secrets
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -109,7 +108,11 @@ def run(
 
 
 @app.command()
-def check(config: Config = DEFAULT_CONFIG, instance: Only = None) -> int:
+def check(
+    config: Config = DEFAULT_CONFIG,
+    instance: Only = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, once all has been tried.")] = False,
+) -> int:
     """Try everything that the YAML needs, and say what to do about what fails.
 
     Tries the YAML, the database and its schema, and of each instance:
@@ -122,6 +125,7 @@ def check(config: Config = DEFAULT_CONFIG, instance: Only = None) -> int:
     can't be used.
     """
     from syncd.cli import render
+    from syncd.cli.check import as_json as plain
     from syncd.cli.check import check as try_all
     from syncd.cli.choosing import instance_of
 
@@ -129,13 +133,16 @@ def check(config: Config = DEFAULT_CONFIG, instance: Only = None) -> int:
     chosen = (instance_of(settings, instance),) if instance else settings.instances
 
     async def report() -> bool:
-        well = True
+        tried = []
         # closed here and now, should the reader of a pipe have gone
         async with contextlib.aclosing(try_all(settings, config, chosen, _wall_clock(None))) as parts:
             async for heading, findings in parts:
-                render.show(render.findings_table(heading, findings))
-                well = well and all(finding.ok for finding in findings)
-        return well
+                tried.append((heading, findings))
+                if not as_json:
+                    render.show(render.findings_table(heading, findings))
+        if as_json:
+            print(plain(tried))  # noqa: T201 - this is the output
+        return all(finding.ok for _, findings in tried for finding in findings)
 
     return 0 if _finish(report()) else 1
 
