@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 SOURCE ?= auto
 DEMO   ?=
 
-.PHONY: help demo test check install lock prove bench-pull bench-extract bench-push clean
+.PHONY: help demo test test-system check install lock prove bench-pull bench-extract bench-push clean
 
 help:            ## what can be made
 	@sed -n 's/^\([a-z-]*\): .*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -22,6 +22,9 @@ check: install   ## lint, types and import contracts only
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+test-system: install ## the unit under a real systemd, as root; says what it skips
+	$(BIN)/python -m pytest -m system -n 0 -rs
 
 prove: install   ## the heavy points of all issues, by name
 	$(BIN)/python -m pytest -m prove -n 0 -s

@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import os
 import random
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,6 +16,7 @@ import structlog
 
 import syncd
 from syncd.core.clock import Clock
+from syncd.core.reload import Reload, connections_of, reload
 from syncd.core.settings import Database, Http, Instance, Settings
 from syncd.flows import attached, loop
 from syncd.flows.answer import Answer
@@ -47,6 +48,7 @@ from syncd.marketo.wire import Wire, open_wire
 from syncd.ops import http, systemd
 from syncd.ops.http import PortTaken
 from syncd.ops.metrics import Metrics
+from syncd.ops.systemd import Pulse
 from syncd.store import batches, exports, imports, leases, pauses, pushes, schema, status
 from syncd.store.embedded import DirectoryInUse, EmbeddedPostgres
 from syncd.store.leases import Lease, LeaseLost
@@ -60,7 +62,25 @@ SILENCE = 15.0  # seconds, real: architecture.md, One daemon per instance
 STANDBY_LOOK = 1.0  # seconds, real
 DRAIN = 5.0  # seconds, real, that running steps have to end by themselves
 LAST_WRITES = 2.0  # seconds, real, that cancelled ones have for the writes that they finish
-STUCK = 600.0  # seconds, real, without a step of any flow
+STUCK = 600.0  # seconds, real, without a step of any flow of an instance
+SPARE = 40  # connections to the database beyond what the settings need at the start: room for those of a reload
+
+
+@dataclass(slots=True)
+class _Post:
+    """The work for one instance: `halt` ends the flows at hand, which begin anew with `instance` as it is then, unless it is `over`."""
+
+    instance: Instance
+    halt: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def begin_anew(self, instance: Instance) -> None:
+        self.instance = instance
+        self.halt.set()
+
+    def end(self) -> None:
+        self.over.set()
+        self.halt.set()
 
 
 class Daemon:
@@ -72,14 +92,41 @@ class Daemon:
         self._jitter = jitter or random.Random()  # noqa: S311 - backoff, not secrets
         self._holder: UUID = uuid4()
         self._stop = asyncio.Event()
-        self._last_progress = time.monotonic()
+        self._posts = {instance.name: _Post(instance) for instance in settings.instances}
+        self._begin: Callable[[_Post], None] | None = None  # once there is a database to work with
+        self._connections = connections_of(settings.instances) + SPARE
+        self._pulse = Pulse(self._posts)
         self._standby: set[str] = set()
+        self._away: set[str] = set()
         self.metrics = Metrics()
         self.ready = asyncio.Event()
+        self.announced = False
+        """Whether the service manager was told READY: a standby may be before it is."""
 
     def stop(self) -> None:
         """Let running steps finish, then end `run`."""
         self._stop.set()
+        for post in self._posts.values():
+            post.end()
+
+    def reload(self, settings: Settings) -> Reload:
+        """Go on with these as far as a running daemon can. The flows of each instance that they change let steps end, and begin anew."""
+        found = reload(self._settings, settings, self._connections)
+        if self._stop.is_set():
+            return found
+        self._settings = found.settings
+        for name in found.ended:
+            self._posts.pop(name).end()
+        for instance in self._settings.instances:
+            post = self._posts.get(instance.name)
+            if post is None:
+                post = self._posts[instance.name] = _Post(instance)
+                if self._begin is not None:
+                    self._begin(post)
+            elif instance.name in found.anew:
+                post.begin_anew(instance)
+        self._pulse.expect(self._posts)
+        return found
 
     async def run(self) -> None:
         """Work until `stop`. Raises DatabaseUnavailable, SchemaMismatch or PortTaken when it cannot begin."""
@@ -87,21 +134,24 @@ class Daemon:
             dsn = await self._open_database(stack)
             if dsn is None:
                 return
-            size = 4 + sum(8 + sum(pull.streams for pull in instance.pulls) for instance in self._settings.instances)
             name = leases.application_name(self._holder)
-            pool = await create_pool(dsn, application_name=name, min_size=1, max_size=size)
+            pool = await create_pool(dsn, application_name=name, min_size=1, max_size=self._connections)
             stack.push_async_callback(_close_pool, pool)
             async with pool.acquire() as connection:
                 await schema.require_head(connection)
             listening = await self._begin_to_listen(stack, pool)
-            systemd.notify("READY=1", "STATUS=starting")
+            self._announce(self.doing())
             self.ready.set()
             log.info("started", version=syncd.__version__, pid=os.getpid(), instances=[i.name for i in self._settings.instances])
             async with asyncio.TaskGroup() as tasks:
                 beats = [tasks.create_task(self._log_metrics())]
                 if not listening:
                     beats.append(tasks.create_task(self._listen_later(pool)))
-                workers = [tasks.create_task(self._work_for(instance, dsn, pool)) for instance in self._settings.instances]
+                workers: list[asyncio.Task[None]] = []
+                self._begin = lambda post: workers.append(tasks.create_task(self._work_for(post, dsn, pool)))
+                for post in self._posts.values():
+                    self._begin(post)
+                self._tell()
                 try:
                     await self._stop.wait()
                     systemd.notify("STOPPING=1", "STATUS=stopping")
@@ -117,15 +167,17 @@ class Daemon:
     async def _open_database(self, stack: AsyncExitStack) -> str | None:
         """The DSN; None when stopped while another process had the embedded database, for whose end we stand by."""
         told = False
+        self._tell()
         while not self._stop.is_set():
             try:
                 return await stack.enter_async_context(database(self._settings.database))
             except DirectoryInUse as error:
                 if not told:
                     log.info("standby", reason=str(error))
-                    systemd.notify("READY=1", "STATUS=standby: another process runs the embedded database")
+                    self._announce("standby: another process runs the embedded database")
                 told = True
-                await self._pause(STANDBY_LOOK)
+                self._pulse.beat(*self._posts)
+                await _pause(STANDBY_LOOK, self._stop)
         return None
 
     async def _begin_to_listen(self, stack: AsyncExitStack, pool: leases.Pool) -> bool:
@@ -152,50 +204,58 @@ class Daemon:
                     log.info("listening")
                     await asyncio.Event().wait()
 
-    async def _work_for(self, instance: Instance, dsn: str, pool: leases.Pool) -> None:
+    async def _work_for(self, post: _Post, dsn: str, pool: leases.Pool) -> None:
         """Hold the instance's lease and run its flows; lose it, and stand by again."""
-        while not self._stop.is_set():
+        name = post.instance.name
+        while not post.over.is_set():
             try:
-                await self._hold_lease(instance, dsn, pool)
+                await self._hold_lease(post, dsn, pool)
             except* LeaseLost:
-                log.error("lease_lost", instance=instance.name, remedy="another daemon works for this instance now; standing by")
+                log.error("lease_lost", instance=name, remedy="another daemon works for this instance now; standing by")
             except* loop.DATABASE_FAULTS as group:
-                log.warning("database_fault", instance=instance.name, error=loop.describe_error(_first(group)))
-            self.metrics.lease(instance.name, held=False)
-            self._last_progress = time.monotonic()  # a restart would not bring the database back
-            await self._pause(STANDBY_LOOK)
+                self._away.add(name)
+                loop.tell_fault(_first(group), instance=name)
+            self.metrics.lease(name, held=False)
+            self._pulse.beat(name)  # a restart would not bring the database back
+            self._tell()
+            await _pause(STANDBY_LOOK, post.over)
+        self._standby.discard(name)
+        self._away.discard(name)
 
-    async def _hold_lease(self, instance: Instance, dsn: str, pool: leases.Pool) -> None:
+    async def _hold_lease(self, post: _Post, dsn: str, pool: leases.Pool) -> None:
+        name = post.instance.name
         connection = await asyncpg.connect(dsn, server_settings={"application_name": leases.application_name(self._holder)})
         try:
-            lease = await self._stand_by(instance, connection, pool)
+            lease = await self._stand_by(post, connection, pool)
             if lease is None:
                 return
-            self.metrics.lease(instance.name, held=True)
-            log.info("lease_taken", instance=instance.name, epoch=lease.epoch)
+            self.metrics.lease(name, held=True)
+            log.info("lease_taken", instance=name, epoch=lease.epoch)
             async with asyncio.TaskGroup() as tasks:
                 beat = tasks.create_task(self._heartbeat(lease, connection))
-                flows = [tasks.create_task(self._run_flows(instance, lease))]
+                flows = [tasks.create_task(self._keep_working(post, lease))]
                 await asyncio.wait((beat, *flows), return_when=asyncio.FIRST_COMPLETED)
                 beat.cancel()
         finally:
             connection.terminate()
 
-    async def _stand_by(self, instance: Instance, connection: leases.Connection, pool: leases.Pool) -> Lease | None:
+    async def _stand_by(self, post: _Post, connection: leases.Connection, pool: leases.Pool) -> Lease | None:
         """Wait for the lease; None when stopped first."""
-        while not self._stop.is_set():
-            lease = await leases.acquire(connection, pool, instance.name, self._holder, SILENCE)
+        name = post.instance.name
+        while not post.over.is_set():
+            self._away.discard(name)
+            lease = await leases.acquire(connection, pool, name, self._holder, SILENCE)
             if lease is not None:
-                self._standby.discard(instance.name)
+                self._standby.discard(name)
                 self._tell()
                 return lease
-            if instance.name not in self._standby:
-                holder = await leases.current_holder(connection, instance.name)
-                self._standby.add(instance.name)
+            if name not in self._standby:
+                holder = await leases.current_holder(connection, name)
+                self._standby.add(name)
                 self._tell()
-                log.info("standby", instance=instance.name, holder=f"pid {holder.pid} on {holder.host}" if holder else "unknown")
-            self._last_progress = time.monotonic()
-            await self._pause(STANDBY_LOOK)
+                log.info("standby", instance=name, holder=f"pid {holder.pid} on {holder.host}" if holder else "unknown")
+            self._pulse.beat(name)
+            await _pause(STANDBY_LOOK, post.over)
         return None
 
     async def _heartbeat(self, lease: Lease, connection: leases.Connection) -> None:
@@ -203,12 +263,24 @@ class Daemon:
             await asyncio.wait_for(lease.heartbeat(connection), SILENCE)
             await asyncio.sleep(HEARTBEAT)
 
-    async def _run_flows(self, instance: Instance, lease: Lease) -> None:
+    async def _keep_working(self, post: _Post, lease: Lease) -> None:
+        """Run the flows; those that a reload halts, anew."""
+        while not post.over.is_set():
+            post.halt.clear()
+            await self._run_flows(post.instance, lease, post.halt)
+
+    async def _run_flows(self, instance: Instance, lease: Lease, halt: asyncio.Event) -> None:
         await self._register(instance, lease)
         ledger = Ledger(instance.name, lease.pool)
         async with open_wire(instance, self._clock, ledger, self.metrics, lease.is_sure) as wire, asyncio.TaskGroup() as tasks:
-            for flow in self._build(instance, lease, wire):
-                tasks.create_task(loop.run(flow, self._clock, self._stop, self._note_progress, self._jitter))
+            running = [
+                tasks.create_task(loop.run(flow, self._clock, halt, self._note_progress, self._jitter))
+                for flow in self._build(instance, lease, wire)
+            ]
+            await halt.wait()
+            _, late = await asyncio.wait(running, timeout=DRAIN)
+            for flow in late:
+                flow.cancel()
 
     def _build(self, instance: Instance, lease: Lease, wire: Wire) -> Sequence[Flow]:
         name, limits, clock, metrics, jitter = instance.name, instance.limits, self._clock, self.metrics, self._jitter
@@ -280,18 +352,33 @@ class Daemon:
             await attached.tell(connection, instance)
 
     def _note_progress(self, instance: str, flow: str) -> None:
-        self._last_progress = time.monotonic()
+        self._pulse.beat(instance)
         self.metrics.progress(instance, flow)
 
+    def _announce(self, doing: str) -> None:
+        systemd.notify("READY=1", f"STATUS={doing}")
+        self.announced = True
+
+    def doing(self) -> str:
+        """What is being done, for whom."""
+        if self._begin is None:
+            return "starting"
+        away = self._away - self._standby
+        doing = {
+            "working for": self._posts.keys() - self._standby - away,
+            "standby for": self._standby & self._posts.keys(),
+            "waiting for the database, for": away & self._posts.keys(),
+        }
+        return "; ".join(f"{what} {', '.join(sorted(names))}" for what, names in doing.items() if names)
+
     def _tell(self) -> None:
-        working = len(self._settings.instances) - len(self._standby)
-        standby = f"standby for {', '.join(sorted(self._standby))}" if self._standby else ""
-        systemd.notify("STATUS=" + (standby if not working else f"working for {working} instances {standby}".strip()))
+        if not self._stop.is_set():
+            systemd.notify(f"STATUS={self.doing()}")
 
     @asynccontextmanager
     async def _listen(self, settings: Http, pool: leases.Pool) -> AsyncIterator[None]:
         def alive() -> bool:
-            return time.monotonic() - self._last_progress < STUCK
+            return self._pulse.alive(STUCK)
 
         async def ready() -> bool:
             try:
@@ -312,13 +399,6 @@ class Daemon:
             for name, labels, value in self.metrics.samples():
                 log.info("metrics", name=name, value=value, **labels)
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait in real time, or until stopped."""
-        try:
-            await asyncio.wait_for(self._stop.wait(), seconds)
-        except TimeoutError:
-            return
-
 
 @asynccontextmanager
 async def database(settings: Database) -> AsyncIterator[str]:
@@ -332,6 +412,14 @@ async def database(settings: Database) -> AsyncIterator[str]:
 
         await migrate.upgrade(server.dsn)
         yield server.dsn
+
+
+async def _pause(seconds: float, until: asyncio.Event) -> None:
+    """Wait in real time, or until it is set."""
+    try:
+        await asyncio.wait_for(until.wait(), seconds)
+    except TimeoutError:
+        return
 
 
 def _cut_off(pool: leases.Pool) -> None:

@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date, timedelta
 from pathlib import Path
 
 import asyncpg
+import orjson
 
 from syncd.cli.opening import open_database
+from syncd.config import exposed
 from syncd.core.clock import Clock
 from syncd.core.findings import Finding
 from syncd.core.quota import Api, CallLedger
@@ -47,10 +49,21 @@ async def check(settings: Settings, file: Path, instances: Sequence[Instance], c
     read = Finding("configuration", True, f"{file} is in order; instances: {', '.join(i.name for i in settings.instances) or 'none'}")
     async with AsyncExitStack() as stack:
         findings, pool, migrated = await _database(stack, settings.database, file)
-        yield "", [read, *findings]
+        yield "", [read, *_secrets(settings), *findings]
         for instance in instances:
             followed = await _tables(instance, pool) if pool is not None and migrated else []
             yield instance.name, [*followed, *await _instance(instance, pool, migrated, clock)]
+
+
+def as_json(parts: Sequence[Part]) -> str:
+    """The same for programs; `instance` is null for what all instances share."""
+    findings = [{"instance": heading or None} | asdict(finding) for heading, found in parts for finding in found]
+    well = all(finding["ok"] for finding in findings)
+    return orjson.dumps({"ok": well, "findings": findings}, option=orjson.OPT_INDENT_2).decode()
+
+
+def _secrets(settings: Settings) -> list[Finding]:
+    return [Finding("secret file", False, f"every user of this machine can read {file}", f"chmod o-r {file}") for file in exposed(settings)]
 
 
 async def _database(stack: AsyncExitStack, settings: Database, file: Path) -> tuple[list[Finding], Pool | None, bool]:

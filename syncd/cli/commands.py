@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="syncd",
-    add_completion=False,
     pretty_exceptions_enable=False,  # they show local variables, and with them secrets
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -92,19 +92,27 @@ def run(
     Logs go to stderr. A second daemon for the same instance stands by, and
     takes over when the first is gone. The first signal lets running steps end
     (exit code 0, in under 10 seconds), a second one breaks them off; nothing is
-    lost either way.
+    lost either way. SIGHUP has it read the YAML again: what can change while it
+    runs changes, what can't is named in the log, and a YAML that can't be used is
+    refused.
     """
     wall = _wall_clock(clock)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(0))  # nothing has begun that would need an end
+    if not sys.stdin.isatty():
+        signal.signal(signal.SIGHUP, lambda *_: None)  # a reload, of what is about to be read
     from syncd.cli import running
 
-    running.run(_load(config), wall)
+    running.run(_load(config), wall, partial(_load, config))
     return 0
 
 
 @app.command()
-def check(config: Config = DEFAULT_CONFIG, instance: Only = None) -> int:
+def check(
+    config: Config = DEFAULT_CONFIG,
+    instance: Only = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, once all has been tried.")] = False,
+) -> int:
     """Try everything that the YAML needs, and say what to do about what fails.
 
     Tries the YAML, the database and its schema, and of each instance:
@@ -117,6 +125,7 @@ def check(config: Config = DEFAULT_CONFIG, instance: Only = None) -> int:
     can't be used.
     """
     from syncd.cli import render
+    from syncd.cli.check import as_json as plain
     from syncd.cli.check import check as try_all
     from syncd.cli.choosing import instance_of
 
@@ -124,13 +133,16 @@ def check(config: Config = DEFAULT_CONFIG, instance: Only = None) -> int:
     chosen = (instance_of(settings, instance),) if instance else settings.instances
 
     async def report() -> bool:
-        well = True
+        tried = []
         # closed here and now, should the reader of a pipe have gone
         async with contextlib.aclosing(try_all(settings, config, chosen, _wall_clock(None))) as parts:
             async for heading, findings in parts:
-                render.show(render.findings_table(heading, findings))
-                well = well and all(finding.ok for finding in findings)
-        return well
+                tried.append((heading, findings))
+                if not as_json:
+                    render.show(render.findings_table(heading, findings))
+        if as_json:
+            print(plain(tried))  # noqa: T201 - this is the output
+        return all(finding.ok for _, findings in tried for finding in findings)
 
     return 0 if _finish(report()) else 1
 

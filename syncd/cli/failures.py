@@ -43,6 +43,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
             return str(error), FAILED
         case DBAPIError(orig=BaseException(__cause__=BaseException() as cause)):
             return explain(cause)
+        case asyncpg.DiskFullError():
+            return f"the database's disk is full ({str(error).splitlines()[0]}); free space there", FAILED
         case asyncpg.PostgresError() | asyncpg.InterfaceError() | ConnectionError():
             first_line = (str(error) or type(error).__name__).splitlines()[0]
             return f"the database failed: {first_line}; run syncd check", FAILED

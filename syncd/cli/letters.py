@@ -57,6 +57,7 @@ def show_failure(
     change: Annotated[int, typer.Argument(metavar="ID", min=1, max=2**63 - 1, help="The change's id.")],
     config: Config = DEFAULT_CONFIG,
     instance: One = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with times in ISO 8601.")] = False,
 ) -> int:
     """Show one change: its fields, how it was sent, the reason, and what to do about it.
 
@@ -67,7 +68,11 @@ def show_failure(
     from syncd.cli.choosing import instance_of
 
     settings = _load(config)
-    render.show(showing.fate_of(_finish(work.one(settings.database, instance_of(settings, instance), change))))
+    found = _finish(work.one(settings.database, instance_of(settings, instance), change))
+    if as_json:
+        print(showing.fate_as_json(found))  # noqa: T201 - this is the output
+    else:
+        render.show(showing.fate_of(found))
     return 0
 
 

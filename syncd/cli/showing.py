@@ -95,5 +95,11 @@ def as_json(summary: Summary, found: list[Failure]) -> str:
     return orjson.dumps(plain | {"failures": rows}, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode()
 
 
+def fate_as_json(found: Fate) -> str:
+    """The same for programs."""
+    plain = {name: getattr(found, name) for name in Fate.__slots__} | {"fields": orjson.Fragment(found.fields), "what_to_do": _todo(found)}
+    return orjson.dumps(plain, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode()
+
+
 def _text(text: str | None) -> Text:
     return Text(printable(text or NOTHING))

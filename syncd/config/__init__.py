@@ -2,5 +2,6 @@
 
 from syncd.config.problems import ConfigErrors, Problem
 from syncd.config.reader import load
+from syncd.config.secrets import exposed
 
-__all__ = ["ConfigErrors", "Problem", "load"]
+__all__ = ["ConfigErrors", "Problem", "exposed", "load"]

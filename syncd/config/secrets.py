@@ -1,12 +1,13 @@
 """Secrets that stand in files: found once, read again each time they are asked for."""
 
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from syncd.config import values
 from syncd.config.values import NotAllowed
-from syncd.core.settings import Secret
+from syncd.core.settings import Secret, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Surroundings:
 class SecretFile:
     candidates: tuple[Path, ...]
 
-    def read(self) -> str:
+    def __call__(self) -> str:
         """The text of the first candidate that exists, line ends at its end cut off.
 
         Raises OSError, naming the paths tried, when there is none or when it is unreadable, empty or not UTF-8: an unreadable
@@ -52,6 +53,29 @@ class SecretFile:
             return text
         raise FileNotFoundError(f"no secret file; tried {', '.join(map(str, self.candidates))}")
 
+    def exposed(self) -> Path | None:
+        """The file that is read, where every user of this machine can read it, too."""
+        try:
+            found = next((path for path in self.candidates if path.exists()), None)
+            if found is None or not found.stat().st_mode & stat.S_IROTH:
+                return None
+            return found if all(folder.stat().st_mode & stat.S_IXOTH for folder in found.resolve().parents) else None
+        except OSError:
+            return None  # which is told when it is read
+
+
+def exposed(settings: Settings) -> tuple[Path, ...]:
+    """The files of secrets that every user of this machine can read, each once."""
+    found = [settings.database.dsn]
+    for instance in settings.instances:
+        if instance.rest is not None:
+            found += [instance.rest.client_id, instance.rest.client_secret]
+        if instance.soap is not None:
+            found.append(instance.soap.encryption_key)
+    files = [secret.reader for secret in found if secret is not None]
+    paths = [file.exposed() for file in files if isinstance(file, SecretFile)]
+    return tuple(dict.fromkeys(path for path in paths if path is not None))
+
 
 def secret(given: object, around: Surroundings) -> Secret:
     """The secret written as a text or as `{file: NAME}`; a file is read once to see that it can be. Raises ValueError."""
@@ -61,7 +85,7 @@ def secret(given: object, around: Surroundings) -> Secret:
         raise ValueError("is empty; give a text or {file: NAME}")
     if not isinstance(given, dict) or set(given) != {"file"} or not isinstance(given["file"], str) or not given["file"]:
         raise ValueError("needs a text or {file: NAME}")
-    found = Secret(SecretFile(around.candidates(given["file"])).read)
+    found = Secret(SecretFile(around.candidates(given["file"])))
     reveal(found)
     return found
 

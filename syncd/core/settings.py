@@ -31,6 +31,18 @@ class Secret:
         """The secret itself; raises OSError when the file behind it can no longer be read."""
         return self._read if isinstance(self._read, str) else self._read()
 
+    @property
+    def reader(self) -> Callable[[], str] | None:
+        """What it is read by; None where it is a text."""
+        return None if isinstance(self._read, str) else self._read
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both are written in the same way: the same text, or the same file, whatever it holds by now."""
+        return isinstance(other, Secret) and self._read == other._read
+
+    def __hash__(self) -> int:
+        return hash(self._read)
+
     def __repr__(self) -> str:
         return "Secret(…)"
 

@@ -63,7 +63,7 @@ async def run(flow: Flow, clock: Clock, stop: asyncio.Event, progress: Callable[
                 failures += 1
                 wait = backoff(failures, jitter.random())
                 outcome = Idle(clock.now() + wait)
-                log.warning("database_fault", instance=flow.instance, flow=flow.name, error=describe_error(error), attempt=failures)
+                tell_fault(error, instance=flow.instance, flow=flow.name, attempt=failures)
             progress(flow.instance, flow.name)
             if isinstance(outcome, Idle):
                 await _until(outcome.until, clock, stop)
@@ -71,6 +71,15 @@ async def run(flow: Flow, clock: Clock, stop: asyncio.Event, progress: Callable[
                 await asyncio.sleep(0)
     finally:
         await flow.close()
+
+
+def tell_fault(error: BaseException, **where: object) -> None:
+    """Log what the database said. One that is away comes back by itself; one that is full waits for a person."""
+    if isinstance(error, asyncpg.DiskFullError):
+        remedy = "free space on the disk of the database; nothing is lost, and all goes on by itself"
+        log.error("database_full", error=describe_error(error), remedy=remedy, **where)
+    else:
+        log.warning("database_fault", error=describe_error(error), **where)
 
 
 def describe_error(error: BaseException) -> str:

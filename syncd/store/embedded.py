@@ -6,6 +6,7 @@ wheel only the files are used: its server class runs `useradd`, widens the modes
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -32,6 +33,8 @@ ROLE = DATABASE = "syncd"
 SOCKET_PATH_LIMIT = 103  # bytes; sun_path takes 107 on Linux, 103 on macOS
 START_DEADLINE = 60.0  # seconds; replaying the log after a power cut takes longer than a usual start
 PORT_TRIES = 3  # another program may take a free port before the server does
+LEAST_SPACE = 64_000_000  # bytes free: a new cluster takes about 40 MB, and what initdb wrote is removed when it fails
+NO_SPACE = "No space left on device"
 OUR_MARK = "cluster_name=syncd-embedded"  # in postmaster.opts: tells our orphan from a server that somebody else started there
 
 
@@ -103,8 +106,10 @@ class EmbeddedPostgres:
             self._sockets = _socket_directory(self._directory, uid, gid)
             await self._launch(binaries, uid, gid)
             await self._ensure_database()
-        except BaseException:
+        except BaseException as error:
             await asyncio.shield(self.stop())
+            if isinstance(error, OSError) and (error.errno == errno.ENOSPC or self._is_full()):
+                raise EmbeddedPostgresError(f"{self._directory}: the disk is full; free space there") from error
             raise
         return self.dsn
 
@@ -126,9 +131,8 @@ class EmbeddedPostgres:
             self._log.touch(mode=0o600)  # it may quote statements, and with them people's data
             lock = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise EmbeddedPostgresError(
-                f"{self._directory}: {error.strerror}; choose a directory that belongs to the user whom syncd runs as"
-            ) from error
+            remedy = "free space there" if error.errno == errno.ENOSPC else "choose a directory that belongs to the user whom syncd runs as"
+            raise EmbeddedPostgresError(f"{self._directory}: {error.strerror}; {remedy}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -246,12 +250,17 @@ class EmbeddedPostgres:
             await connection.execute(f"ALTER DATABASE postgres RENAME TO {DATABASE}")
         await connection.close()
 
+    def _is_full(self) -> bool:
+        return shutil.disk_usage(self._directory).free < LEAST_SPACE
+
     def _password(self) -> str:
         return (self._directory / "password").read_text().strip()
 
     def _with_log(self, what: str) -> str:
-        """The message with the last lines of the log."""
+        """The message with the last lines of the log; they need not be shown of a disk that is full."""
         lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+        if self._is_full() or any(NO_SPACE in line for line in lines[-10:]):
+            return f"{self._directory}: {what}, as the disk is full; free space there"
         return "\n  ".join([f"embedded PostgreSQL in {self._directory}: {what}; the end of {self._log}:", *lines[-10:]])
 
 

@@ -90,6 +90,7 @@ class Rehearsal:
             daemon = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-m", "syncd", "run", "-c", str(settings), "--clock", f"{self.clock.speed}@{self.origin!r}"),
+                stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )

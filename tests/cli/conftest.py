@@ -65,6 +65,7 @@ class Yaml:
     fields: Sequence[str] = ("FirstName", "Company")
     instances: Sequence[str] = ("acme",)
     http: str = "null"
+    logging: str = "{}"
 
     def write(self) -> Path:
         lines = [f'database: {{dsn: "{self.dsn}"}}', "instances:"]
@@ -76,7 +77,7 @@ class Yaml:
                 f"    pulls: {{people: {{source: soap, select: {{updated_since: 2026-01-01}}, fields: [{', '.join(self.fields)}]}}}}",
                 f"    pushes: {{contacts: {{lookup_field: {self.lookup_field}, flush_after: 1s}}}}",
             ]
-        self.file.write_text("\n".join([*lines, f"http: {self.http}"]))
+        self.file.write_text("\n".join([*lines, f"http: {self.http}", f"logging: {self.logging}"]))
         return self.file
 
 
@@ -123,10 +124,10 @@ Start = Callable[..., Awaitable[Process]]
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    """Start processes; those that still run at the end of the test are killed."""
+    """Start processes, with further variables; those that still run at the end of the test are killed."""
     processes: list[Process] = []
 
-    async def begin(*arguments: str | Path) -> Process:
+    async def begin(*arguments: str | Path, **further: str) -> Process:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(NOT_OF_TESTS)}
         process = Process(
             await asyncio.create_subprocess_exec(
@@ -137,7 +138,7 @@ async def start() -> AsyncIterator[Start]:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                env=environment | {"PYTHONUNBUFFERED": "1"},
+                env=environment | {"PYTHONUNBUFFERED": "1"} | further,
             )
         )
         processes.append(process)

@@ -1,8 +1,10 @@
 """`syncd check` names what is wrong, where it stands and what to do."""
 
 import asyncio
+import json
 import random
 import re
+import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -85,6 +87,35 @@ async def test_wrong_soap_credentials(syncd: Run, yaml: Yaml, part: str) -> None
     assert detail.startswith("getMultipleLeads: 20014 ")
     assert remedy == "→ correct instances.acme.soap.user_id or encryption_key: compare both with Admin > Web Services > SOAP API"
     assert "mistaken" not in ran.out
+
+
+async def test_programs_get_the_same(syncd: Run, yaml: Yaml, database: str) -> None:
+    config = yaml.write()
+    ran = await syncd("check", "--json", "-c", config)
+    told = json.loads(ran.out)
+    assert (ran.code, told["ok"]) == (0, True)
+    assert {key: told["findings"][0][key] for key in ("instance", "what", "ok")} == {"instance": None, "what": "configuration", "ok": True}
+    yaml.client_secret = "wrong"
+    ran = await syncd("check", "--json", "-c", yaml.write())
+    told = json.loads(ran.out)
+    assert (ran.code, told["ok"]) == (1, False)
+    failures = [finding for finding in told["findings"] if not finding["ok"]]
+    assert {finding["instance"] for finding in failures} == {"acme"}
+    assert "LaunchPoint" in failures[0]["detail"] + failures[0]["remedy"]
+
+
+async def test_a_secret_file_that_everybody_can_read_is_found(syncd: Run, yaml: Yaml) -> None:
+    with tempfile.TemporaryDirectory(prefix="syncd-test-") as folder:
+        Path(folder).chmod(0o755)
+        secret = Path(folder) / "secret"
+        secret.write_text(yaml.client_secret)
+        secret.chmod(0o644)
+        yaml.client_secret = f"{{file: {secret}}}"
+        ran = await syncd("check", "-c", yaml.write())
+        assert ran.code == 1
+        assert failed(ran.out) == {"secret file": (f"every user of this machine can read {secret}", f"→ chmod o-r {secret}")}
+        secret.chmod(0o640)
+        assert (await syncd("check", "-c", yaml.file)).code == 0
 
 
 async def test_wrong_endpoints(syncd: Run, yaml: Yaml) -> None:

@@ -142,6 +142,10 @@ async def test_show(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) -> None:
     lines = [" ".join(line.split()) for line in ran.out.splitlines()]
     for line in ("reason Invalid value for field 'score'", "field title cleared", "field score x", "import job none: it was in no file"):
         assert line in lines
+    told = json.loads((await syncd("failures", "show", "1", "--json", "-c", config)).out)
+    assert (told["id"], told["state"], told["push"]) == (1, "rejected", "contacts")
+    assert isinstance(told["fields"], dict)
+    assert "syncd enqueue it" in told["what_to_do"]
     ran = await syncd("failures", "show", "9", "-c", config)
     assert (ran.code, ran.out, ran.err) == (1, "", "syncd failures show: acme has no change 9\n")
 

@@ -1,6 +1,8 @@
 """Help that reads well, and bad usage: exit code 2 and one clear line."""
 
 import asyncio
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -8,10 +10,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 import syncd as package
+from syncd.cli.commands import app
 from tests.cli.conftest import Run, Start, Yaml
 
 COMMANDS = ["run", "check", "migrate", "status", "enqueue", "backfill", "lead", "view", "demo", "simulate"]
@@ -39,6 +44,42 @@ def test_help_imports_nothing_heavy() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stderr == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("syncd fail", {"failures"}), ("syncd failures re", {"retry"}), ("syncd status --j", {"--json"}), ("syncd run --cl", set())],
+)
+def test_the_shell_completes(words: str, offered: set[str]) -> None:
+    environment = {**os.environ, "_SYNCD_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    ran = subprocess.run([sys.executable, "-m", "syncd"], capture_output=True, text=True, env=environment, check=False)
+    assert (set(ran.stdout.split()), ran.stderr) == (offered, "")
+
+
+def test_completion_is_installed_for_the_shell_at_hand(tmp_path: Path) -> None:
+    shell = shutil.which("bash")
+    assert shell is not None
+    environment = {**os.environ, "HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    command = [sys.executable, "-m", "syncd", "--install-completion", "bash"]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "_SYNCD_COMPLETE" in (tmp_path / ".bash_completions" / "syncd.sh").read_text()
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+def test_what_shows_something_shows_it_to_programs_too() -> None:
+    showing = {path for path, command in commands(typer.main.get_command(app)) if "--json" in {o for p in command.params for o in p.opts}}
+    assert showing >= {
+        *(("check",), ("status",), ("jobs",), ("plan",)),
+        *(("failures", "list"), ("failures", "show"), ("lead", "show")),
+    }
 
 
 async def test_version(syncd: Run) -> None:

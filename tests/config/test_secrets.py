@@ -1,11 +1,17 @@
 """Secrets: from texts, variables and files; read anew at each use; never shown."""
 
+import contextlib
+import os
+import pwd
+import tempfile
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from syncd.config import ConfigErrors, load
+from syncd.cli.failures import explain
+from syncd.config import ConfigErrors, exposed, load
 from syncd.core.settings import Secret
 
 from .conftest import Load, Problems, document
@@ -113,6 +119,57 @@ def test_an_unreadable_credential_is_not_passed_over(problems: Problems, tmp_pat
     (tmp_path / "key").write_text("outdated")
     (problem,) = problems(document({KEY: {"file": "key"}}), CREDENTIALS_DIRECTORY=str(tmp_path / "credentials"))
     assert problem.message == f"cannot read the secret file {tmp_path}/credentials/key: Is a directory"
+
+
+@contextlib.contextmanager
+def as_an_ordinary_user() -> Iterator[None]:
+    """Root may read anything."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(pwd.getpwnam("nobody").pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """One that everybody may enter."""
+    with tempfile.TemporaryDirectory(prefix="syncd-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_a_file_that_syncd_may_not_read_is_one_line_and_78(public_folder: Path) -> None:
+    (public_folder / "key").write_text("key")
+    (public_folder / "key").chmod(0)
+    (public_folder / "syncd.yaml").write_text(document({KEY: {"file": "key"}}))
+    with as_an_ordinary_user(), pytest.raises(ConfigErrors) as caught:
+        load(public_folder / "syncd.yaml", {})
+    explained = explain(caught.value)
+    assert explained is not None
+    line, code = explained
+    assert (code, line.count("\n")) == (78, 0)
+    assert line.endswith(f": {KEY}: cannot read the secret file {public_folder}/key: Permission denied")
+
+
+@pytest.mark.parametrize(("of_file", "of_folder", "told"), [(0o644, 0o755, True), (0o640, 0o755, False), (0o644, 0o750, False)])
+def test_a_file_that_every_user_can_read_is_told(public_folder: Path, of_file: int, of_folder: int, told: bool) -> None:
+    (public_folder / "key").write_text("key")
+    (public_folder / "key").chmod(of_file)
+    public_folder.chmod(of_folder)
+    (public_folder / "syncd.yaml").write_text(document({KEY: {"file": "key"}, "instances.acme.rest.client_id": {"file": "key"}}))
+    assert exposed(load(public_folder / "syncd.yaml", {})) == ((public_folder / "key",) if told else ())
+
+
+def test_a_credential_that_hides_it_is_the_one_that_counts(public_folder: Path, tmp_path: Path) -> None:
+    (public_folder / "key").write_text("key")
+    (public_folder / "key").chmod(0o644)
+    (tmp_path / "key").write_text("credential")
+    (tmp_path / "key").chmod(0o400)
+    (public_folder / "syncd.yaml").write_text(document({KEY: {"file": "key"}}))
+    assert exposed(load(public_folder / "syncd.yaml", {"CREDENTIALS_DIRECTORY": str(tmp_path)})) == ()
 
 
 HIDDEN = "hunter2"

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,34 @@ async def test_a_port_that_a_stranger_has_ends_the_start(database: str) -> None:
         async with server:
             with pytest.raises(PortTaken):
                 await Daemon(Settings(Database(Secret(database)), (instance,), http), clock).run()
+
+
+async def test_a_reload_does_not_wait_for_a_marketo_that_hangs(database: str, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DRAIN", 0.5)
+    slow = SimulatorSettings(leads=1, latency=600.0)
+    async with Simulator(slow, ScaledClock(1, time.time())) as simulator:
+        instance = instance_of(simulator, slow.credentials, [], [PUSH], Limits())
+        async with running(database, instance, WallClock()) as daemon:
+            await until(pool, "SELECT EXISTS (SELECT FROM syncd.push WHERE push = 'contacts')")
+            another = replace(instance, pushes=(PUSH, replace(PUSH, name="guests")))
+            found = daemon.reload(Settings(Database(Secret(database)), (another,), None))
+            assert (found.anew, found.changed, found.waiting) == (("acme",), ("instances.acme.pushes.guests (new)",), ())
+            await asyncio.wait_for(until(pool, "SELECT EXISTS (SELECT FROM syncd.push WHERE push = 'guests')"), 10)
+
+
+async def test_a_reload_while_standing_by_counts_once_it_is_our_turn(database: str, pool: asyncpg.Pool) -> None:
+    async with marketo([PUSH]) as (instance, clock):
+        other = replace(instance, pushes=(replace(PUSH, name="guests"),))
+        settings = Settings(Database(Secret(database)), (other,), None)
+        async with running(database, instance, clock) as first:
+            await until(pool, "SELECT EXISTS (SELECT FROM syncd.push WHERE push = 'contacts')")
+            with capture_logs() as events:
+                async with running(database, instance, clock) as second:
+                    await logged(events, "standby")
+                    second.reload(settings)
+                    assert second.doing() == "standby for acme"
+                    first.stop()
+                    await until(pool, "SELECT EXISTS (SELECT FROM syncd.push WHERE push = 'guests')")
 
 
 async def test_an_embedded_database_that_another_process_runs_is_waited_for() -> None:
