@@ -26,6 +26,7 @@ from syncd.flows.dictionary import Dictionaries
 from syncd.flows.exporters import exporters_of
 from syncd.flows.exporting import Reach
 from syncd.flows.fetch import Fetcher
+from syncd.flows.gauges import Beat
 from syncd.flows.keep import Keeper
 from syncd.flows.loop import Flow
 from syncd.flows.plan import register
@@ -70,6 +71,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._last_progress = time.monotonic()
         self._standby: set[str] = set()
+        self._lost: set[str] = set()  # instances whose session with the database was lost
         self.metrics = Metrics()
         self.ready = asyncio.Event()
 
@@ -156,6 +158,7 @@ class Daemon:
             except* LeaseLost:
                 log.error("lease_lost", instance=instance.name, remedy="another daemon works for this instance now; standing by")
             except* loop.DATABASE_FAULTS as group:
+                self._lost.add(instance.name)
                 log.warning("database_fault", instance=instance.name, error=loop.describe_error(_first(group)))
             self.metrics.lease(instance.name, held=False)
             self._last_progress = time.monotonic()  # a restart would not bring the database back
@@ -163,6 +166,9 @@ class Daemon:
 
     async def _hold_lease(self, instance: Instance, dsn: str, pool: leases.Pool) -> None:
         connection = await asyncpg.connect(dsn, server_settings={"application_name": leases.application_name(self._holder)})
+        if instance.name in self._lost:
+            self._lost.discard(instance.name)
+            self.metrics.reconnected(instance.name)
         try:
             lease = await self._stand_by(instance, connection, pool)
             if lease is None:
@@ -212,6 +218,7 @@ class Daemon:
         dictionaries = Dictionaries(instance, (lambda: describe(rest)) if rest else None, lease, clock, metrics)
         checks = Checks(instance, dictionaries, lease, clock, metrics)
         flows: list[Flow] = [Sweep(instance, lease, clock), Keeper(instance, lease, clock), Answer(instance, wire, lease, clock)]
+        flows.append(Beat(instance, lease, clock, metrics))
         flows += self._inbound(instance, lease, wire, dictionaries)
         if wire.rest is not None:
             flows.append(Resting(Usage(name, limits, wire.rest, wire.limiter, lease, clock, metrics), "both", lease, clock))
@@ -271,7 +278,7 @@ class Daemon:
 
     def _note_progress(self, instance: str, flow: str) -> None:
         self._last_progress = time.monotonic()
-        self.metrics.progress(instance, flow)
+        self.metrics.progress(instance, flow, self._clock.now())
 
     def _tell(self) -> None:
         working = len(self._settings.instances) - len(self._standby)

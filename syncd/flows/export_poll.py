@@ -82,6 +82,7 @@ class ExportPoller:
 
     async def _look(self, job: Export) -> Outcome:
         assert job.export_id is not None
+        self._metrics.polled(self.instance, "export")
         try:
             status = await self._api.status(job.export_id)
             now = self._clock.now()

@@ -67,7 +67,7 @@ async def test_a_daemon_whose_database_is_away_is_alive(database: str, postgres:
     port = free_port()
     name = database.rpartition("@/")[2].partition("?")[0]
     admin = await asyncpg.connect(postgres.dsn)
-    async with marketo([]) as (instance, clock), running(database, instance, clock, Http("127.0.0.1", port)):
+    async with marketo([]) as (instance, clock), running(database, instance, clock, Http("127.0.0.1", port)) as daemon:
         await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
         seen = set()
@@ -77,6 +77,10 @@ async def test_a_daemon_whose_database_is_away_is_alive(database: str, postgres:
             await asyncio.sleep(0.2)
         assert (await get(port, "/readyz"))[0] == 503
         assert seen == {200}, "a restart would not bring the database back"
+        await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        async with asyncio.timeout(20):
+            while daemon.metrics.value("syncd_database_reconnects_total", instance="acme") != 1:
+                await asyncio.sleep(0.05)
     await admin.close()
 
 
