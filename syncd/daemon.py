@@ -5,10 +5,9 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -44,7 +43,9 @@ from syncd.marketo.wire import Wire, open_wire
 from syncd.ops import http, systemd
 from syncd.ops.http import PortTaken
 from syncd.ops.metrics import Metrics
-from syncd.store import batches, exports, imports, leases, pauses, pushes, schema, status
+from syncd.ops.recent import Recent
+from syncd.page.live import LivePages
+from syncd.store import batches, exports, imports, leases, pauses, pushes, schema
 from syncd.store.embedded import DirectoryInUse, EmbeddedPostgres
 from syncd.store.leases import Lease, LeaseLost
 from syncd.store.pool import create_pool
@@ -63,10 +64,11 @@ STUCK = 600.0  # seconds, real, without a step of any flow
 class Daemon:
     """Works for every instance of the settings until stopped. A rehearsal passes a clock that runs faster."""
 
-    def __init__(self, settings: Settings, clock: Clock, jitter: random.Random | None = None) -> None:
+    def __init__(self, settings: Settings, clock: Clock, jitter: random.Random | None = None, recent: Recent | None = None) -> None:
         self._settings = settings
         self._clock = clock
         self._jitter = jitter or random.Random()  # noqa: S311 - backoff, not secrets
+        self._recent = recent or Recent(clock)
         self._holder: UUID = uuid4()
         self._stop = asyncio.Event()
         self._last_progress = time.monotonic()
@@ -296,11 +298,8 @@ class Daemon:
             except loop.DATABASE_FAULTS:
                 return False
 
-        async def snapshot() -> Mapping[str, Any]:
-            limits = {instance.name: instance.limits for instance in self._settings.instances}
-            return status.as_json(await status.read(pool, self._clock.now(), limits))
-
-        async with http.serve(settings, self.metrics, alive, ready, snapshot):
+        pages = LivePages(self._settings, pool, self._clock, self.metrics, self._recent)
+        async with http.serve(settings, self.metrics, alive, ready, pages):
             yield
 
     async def _log_metrics(self) -> None:

@@ -10,6 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from syncd.core.findings import Finding
+from syncd.core.words import megabytes as megabytes
+from syncd.core.words import moment as moment
+from syncd.core.words import span as span
 from syncd.marketo.allowance import BLOCK
 from syncd.store.jobs import JobStatus
 from syncd.store.pauses import Choice, Pause
@@ -310,22 +313,3 @@ def _plain(text: str, style: str = "") -> Text:
 def printable(text: str) -> str:
     """`text` with a space for each character that could steer a terminal."""
     return "".join(c if c.isprintable() else " " for c in text)
-
-
-def moment(when: datetime) -> str:
-    """To the second, in UTC."""
-    return f"{when:%Y-%m-%d %H:%M:%S}Z"
-
-
-def megabytes(size: int) -> str:
-    """In millions of bytes, as MB in the YAML."""
-    return f"{size / 1e6:,.1f} MB"
-
-
-def span(length: timedelta) -> str:
-    """In the largest unit of which there are two."""
-    seconds = max(0, int(length.total_seconds()))
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"

@@ -9,6 +9,7 @@ from syncd.core.settings import Settings
 from syncd.daemon import Daemon
 from syncd.ops import logs
 from syncd.ops.clock import WallClock
+from syncd.ops.recent import Recent
 
 PATIENCE = 8.0  # seconds, real, after the first signal: by then the daemon has ended, or hangs
 INSIST_EVERY = 1.0  # seconds, real
@@ -16,10 +17,11 @@ INSIST_EVERY = 1.0  # seconds, real
 
 def run(settings: Settings, clock: WallClock) -> None:
     """Work until SIGTERM or SIGINT. Raises DatabaseUnavailable, SchemaMismatch, PortTaken, EmbeddedPostgresError when it can't begin."""
-    logs.configure(settings.logging, clock)
+    recent = Recent(clock)
+    logs.configure(settings.logging, clock, recent=recent)
     collect_rarely()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_until_signalled(Daemon(settings, clock)))
+        runner.run(_until_signalled(Daemon(settings, clock, recent=recent)))
 
 
 def collect_rarely() -> None:

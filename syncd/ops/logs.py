@@ -10,17 +10,19 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from syncd.core.clock import Clock
 from syncd.core.settings import Logging
+from syncd.ops.recent import Recent
 
 
-def configure(settings: Logging, clock: Clock, out: TextIO = sys.stderr) -> None:
-    """Send the process's events to `out`, stamped by `clock` (UTC)."""
+def configure(settings: Logging, clock: Clock, out: TextIO = sys.stderr, recent: Recent | None = None) -> None:
+    """Send the process's events to `out`, stamped by `clock` (UTC); `recent` sees them, too."""
 
     def stamp(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event["time"] = clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return event
 
+    seen_by: list[Processor] = [] if recent is None else [recent]
     structlog.configure(
-        processors=[structlog.processors.add_log_level, stamp, structlog.processors.format_exc_info, _renderer(settings, out)],
+        processors=[structlog.processors.add_log_level, stamp, *seen_by, structlog.processors.format_exc_info, _renderer(settings, out)],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.level.upper())),
         logger_factory=structlog.WriteLoggerFactory(file=out),
         cache_logger_on_first_use=False,

@@ -1,0 +1,67 @@
+"""What a person does about each event that is logged as a warning or an error; docs/events.md is made from it and from the calls."""
+
+from typing import Final
+
+NOTHING: Final = "nothing: syncd goes on by itself"
+REMEDIES: Final = {
+    "api_paused": "nothing: calls go on after the reset; for more of them raise limits.daily_calls, or ask who spends them (syncd status)",
+    "batch_absent": "nothing: its changes are sent again",
+    "batch_not_written": "look at its changes once the database is back: those of an unconfirmed call are settled in ten minutes",
+    "batch_taken_back": NOTHING,
+    "batch_unconfirmed": "nothing: unless it turns up, its changes are sent again after ten minutes",
+    "brake": "nothing: calls get faster again; if it stays, lower limits.calls_per_20s or limits.concurrency",
+    "census": "look whether it finds some time and again: syncd check tells what the API user may not see",
+    "census_fault": "if it stays, syncd check",
+    "census_given_up": "nothing: it begins anew tomorrow",
+    "changes_parked": "syncd discard, or bring the field back in Marketo",
+    "chunk_dissolved": "nothing: its changes are packed anew",
+    "clock_stepped_back": "look after the host's clock (NTP)",
+    "database_cut_off": "look for a lock or a disk that holds up the database",
+    "database_fault": "look after the database: it is away, or refuses; syncd goes on once it is back",
+    "deletions_unknown": "syncd check",
+    "dictionary_of_before": "if it stays, syncd check",
+    "export_absent": NOTHING,
+    "export_cancelled": "ask who cancels exports in Marketo; it is asked for again",
+    "export_expired": "nothing: its window is asked for again",
+    "export_failed": "nothing: its window is asked for again, in halves if need be",
+    "export_fault": "if it stays, syncd check",
+    "export_gone": "nothing: its window is asked for again",
+    "export_look_failed": "if it stays, syncd check",
+    "export_not_loaded": "if it stays, look after the database's disk and the connection to Marketo",
+    "export_queued_again": NOTHING,
+    "export_quota_spent": "nothing: exports go on after the reset; for more raise limits.export_daily_bytes, if Marketo grants it",
+    "export_spoilt": "nothing: its window is asked for again",
+    "export_unconfirmed": "nothing: it is looked for at Marketo's",
+    "field_retyped": "syncd view rebuild",
+    "field_vanished": "take it out of the pulls' fields, or bring it back in Marketo",
+    "import_absent": "nothing: its chunk is sent again",
+    "import_lost": "compare its changes with the leads: syncd failures list --state unverified, then syncd failures retry",
+    "import_not_written": "nothing: it counts as unconfirmed, and is settled once that is known",
+    "import_taken_back": NOTHING,
+    "import_unconfirmed": "nothing: it is sent again once it is sure never to have arrived (unconfirmed_after)",
+    "key_refused": "take the key out of the pull's keys",
+    "keys_passed_over": "take keys with control characters out of the pull's keys",
+    "lease_lost": "look whether two daemons run, and after the database: this one stands by",
+    "library": "if it stays, tell the developers",
+    "look_failed": "if it stays for days, syncd check: results are to be had for seven",
+    "not_listening": "nothing, where the daemon that has the port is ours; else choose another http.listen",
+    "packing_held": "syncd check: describe has never answered, and changes wait for it",
+    "pull_blocked": "syncd check tells what is refused; it is tried again by itself, and at once after a restart",
+    "pull_fault": "if it stays, syncd check",
+    "pull_rerouted": NOTHING,
+    "push_blocked": "syncd check tells what is refused; it is tried again by itself, and at once after a restart",
+    "route_fault": "if it stays, syncd check",
+    "route_lost": "nothing: another way is chosen",
+    "token_refused": "nothing: the log is read once more from then on",
+    "usage_unknown": "syncd check; until then nothing is known of what others spend",
+    "view_behind": "syncd view rebuild",
+    "view_kept": "syncd view rebuild",
+    "view_not_whole": "name the fields that are wanted: a view has 1600 columns at most",
+    "window_restarted": NOTHING,
+    "write_failed": "look after the database; what was not written counts as unconfirmed",
+}
+
+
+def remedy_of(event: str) -> str:
+    """One sentence."""
+    return REMEDIES.get(event, "if it stays, look it up in docs/events.md")
