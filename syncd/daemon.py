@@ -112,6 +112,7 @@ class Daemon:
                         worker.cancel()
                 finally:
                     asyncio.get_running_loop().call_later(LAST_WRITES, _cut_off, pool)
+        self._tell_metrics()  # what was counted since the last beat, too
         log.info("stopped")
 
     async def _open_database(self, stack: AsyncExitStack) -> str | None:
@@ -305,8 +306,12 @@ class Daemon:
     async def _log_metrics(self) -> None:
         while True:
             await self._clock.sleep(self._settings.logging.metrics_every.total_seconds())
-            for name, labels, value in self.metrics.samples():
-                log.info("metrics", name=name, value=value, **labels)
+            self._tell_metrics()
+
+    def _tell_metrics(self) -> None:
+        """What /metrics shows at this moment, for who has only the log."""
+        for name, labels, value in self.metrics.samples():
+            log.info("metrics", name=name, value=value, **labels)
 
     async def _pause(self, seconds: float) -> None:
         """Wait in real time, or until stopped."""

@@ -103,7 +103,7 @@ class ExportPoller:
         bound = self._log.bind(pull=job.pull, window=job.window_id, export=job.id, export_id=job.export_id)
         if state in ("failed", "cancelled"):
             self._metrics.export_ended(self.instance, job.pull, state)
-            bound.warning(f"export_{state}", reason=status.message, again_at=again_at)
+            bound.warning("export_failed" if state == "failed" else "export_cancelled", reason=status.message, again_at=again_at)
         elif state == "completed":
             self._shared.completed(job.pull)
             bound.info("export_completed", records=status.records, bytes=status.bytes)

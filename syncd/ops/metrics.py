@@ -237,8 +237,7 @@ class Metrics:
         return self.registry.get_sample_value(name, labels)
 
     def samples(self) -> Iterator[tuple[str, Mapping[str, str], float]]:
-        """Every sample as /metrics would show it, buckets and creation times aside."""
+        """Every sample as /metrics would show it."""
         for metric in self.registry.collect():
             for sample in metric.samples:
-                if not sample.name.endswith(("_bucket", "_created")):
-                    yield sample.name, sample.labels, sample.value
+                yield sample.name, sample.labels, sample.value

@@ -51,6 +51,10 @@ def test_labels_are_few_and_none_is_about_a_person() -> None:
         assert given[:1] in ((), ("instance",)), name
 
 
+def test_no_label_hides_a_field_of_the_log() -> None:
+    assert not {label for given in labels_of(Metrics()).values() for label in given} & {"event", "time", "level", "name", "value"}
+
+
 def test_the_build_is_told() -> None:
     (labels,) = [labels for name, labels, value in Metrics().samples() if name == "syncd_build_info" and value == 1]
     assert labels == {"version": syncd.__version__}
