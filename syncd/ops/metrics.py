@@ -23,6 +23,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.levels = Levels(self.registry)
+        self._looked_up: dict[str, list[tuple[Gauge, str]]] = {}
         Info("syncd_build", "Which syncd this is", registry=self.registry).info({"version": syncd.__version__})
         by_pull, by_push = ("instance", "pull"), ("instance", "push")
         self._pages = Counter("syncd_pages", "Pages of leads written", by_pull, registry=self.registry)
@@ -166,10 +167,12 @@ class Metrics:
     def brake(self, instance: str, kind: BrakeKind, share: Callable[[], float]) -> None:
         """Where the brake's share is looked up at each scrape: it eases while nothing happens."""
         self._brake.labels(instance, kind).set_function(share)
+        self._looked_up.setdefault(instance, []).append((self._brake, kind))
 
     def paused(self, instance: str, api: Api, paused: Callable[[], bool]) -> None:
         """Where an API's pause is looked up at each scrape."""
         self._paused.labels(instance, api).set_function(paused)
+        self._looked_up.setdefault(instance, []).append((self._paused, api))
 
     def subscription(self, instance: str, ours: int, others: int) -> None:
         """The usage of the quota day was learnt."""
@@ -203,6 +206,8 @@ class Metrics:
         self._holder.labels(instance).set(held)
         if not held:
             self.levels.forget(instance)
+            for gauge, label in self._looked_up.pop(instance, []):
+                gauge.remove(instance, label)
 
     def progress(self, instance: str, flow: str, now: datetime) -> None:
         """A flow took a step."""

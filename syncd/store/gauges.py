@@ -1,4 +1,4 @@
-"""What gauges show of the database, in queries that may be asked four times a minute at any size."""
+"""What gauges show of the database, in queries that may be asked again and again; of these, LIVE walks through the whole outbox."""
 
 from datetime import datetime
 

@@ -1,15 +1,16 @@
 """The beat: what the database says, as /metrics shows it."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+import asyncpg
 import pytest
 
-from syncd.core.gauges import Strangers, strangers
+from syncd.core.gauges import Gauges, Strangers, strangers
 from syncd.core.settings import Limits
 from syncd.flows.gauges import BEAT, Beat
 from syncd.flows.loop import Idle
 from syncd.simulator import ForeignLoad, ImportModel
-from syncd.store import pauses, slots
+from syncd.store import gauges, pauses, slots
 from syncd.store.pauses import Choice
 from tests.flows.conftest import PULL, PUSH, Build, House
 
@@ -68,8 +69,23 @@ async def test_what_is_over_is_no_longer_shown(house: Build) -> None:
     await beat(home)
     assert shown(home, "syncd_oldest_pending_timestamp_seconds") == {}
     assert shown(home, "syncd_push_state")["contacts", "paused"] == 1
+    assert shown(home, "syncd_brake") == {("pace",): 1, ("concurrency",): 1}
     home.metrics.lease("acme", held=False)
-    assert shown(home, "syncd_push_state") == {}, "whoever works for it now tells"
+    assert shown(home, "syncd_push_state") == shown(home, "syncd_brake") == {}, "whoever works for it now tells"
+
+
+async def test_counting_that_takes_long_is_done_rarely(house: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = await house(pushes=[PUSH])
+    assert home.lease is not None
+    read = gauges.read
+
+    async def slowly(pool: asyncpg.Pool, instance: str, now: datetime) -> Gauges:
+        home.clock.advance(3)
+        return await read(pool, instance, now)
+
+    monkeypatch.setattr(gauges, "read", slowly)
+    outcome = await Beat(home.instance, home.lease, home.clock, home.metrics).step()
+    assert outcome == Idle(home.clock.now() + timedelta(seconds=60))
 
 
 async def test_an_import_tells_its_phases_its_looks_and_its_fill(house: Build) -> None:
