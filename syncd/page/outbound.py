@@ -7,7 +7,7 @@ from syncd.core.words import moment, span
 from syncd.page.html import Html, element, joined, table
 from syncd.page.todo import commands_of
 from syncd.page.words import ago, entry, number, standing, state
-from syncd.store.board import InstanceBoard, Slot
+from syncd.store.board import InstanceBoard, Slot, Synced
 from syncd.store.jobs import JobStatus
 from syncd.store.status import PushStatus
 
@@ -25,8 +25,9 @@ def pushes_of(board: InstanceBoard, now: datetime) -> Html:
         element("h3", "Marketo's import queue"),
         _strangers(board, now),
         element("ol", *(_slot(slot, now) for slot in board.slots), class_="slots"),
-        element("h3", "Imports of the last 24 hours"),
-        _jobs(board, now) if board.recent_jobs else element("p", "none", class_="soft"),
+        element("h3", "The last 24 hours"),
+        _jobs(board, now) if board.recent_jobs else element("p", "No import has ended.", class_="soft"),
+        element("p", _synced(board.synced)),
         joined(element("h3", "Failures"), _failures(board, now)) if board.failures.changes else None,
     )
 
@@ -95,7 +96,7 @@ def _jobs(board: InstanceBoard, now: datetime) -> Html:
         "message",
     ]
     rows: list[list[object]] = [_job(job, now) for job in board.recent_jobs]
-    return table("The newest first", headings, rows, frozenset({0, 2, *range(4, 10)}))
+    return table("Imports that ended, the newest first", headings, rows, frozenset({0, 2, *range(4, 10)}))
 
 
 def _job(job: JobStatus, now: datetime) -> list[object]:
@@ -103,6 +104,12 @@ def _job(job: JobStatus, now: datetime) -> list[object]:
     counts = (job.row_count, job.applied, job.warned, job.rejected, job.unverified, job.retried)
     told = [number(count) for count in counts]
     return [job.id, job.push, job.batch_id, state(job.state), *told, ago(job.submitted_at, now), span(took) if took else None, job.message]
+
+
+def _synced(synced: Synced) -> str:
+    counts = {name: getattr(synced, name) for name in ("applied", "rejected", "unverified", "retried")}
+    told = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count) or "nothing"
+    return f"Sync Leads answered {synced.calls:,} calls: {told}."
 
 
 def _failures(board: InstanceBoard, now: datetime) -> Html:

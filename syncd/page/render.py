@@ -95,7 +95,7 @@ def _instance(board: InstanceBoard, todo: Sequence[Todo], look: Look) -> Html:
     return element(
         "section",
         heading,
-        _facts(board),
+        _facts(board, look.as_of),
         joined(element("h3", "Needs a person"), element("ul", *map(_todo, todo), class_="todo")) if todo else None,
         pulls_of(board, look.as_of) if found.pulls else None,
         pushes_of(board, look.as_of) if found.pushes or found.live_jobs or board.recent_jobs else None,
@@ -105,7 +105,7 @@ def _instance(board: InstanceBoard, todo: Sequence[Todo], look: Look) -> Html:
     )
 
 
-def _facts(board: InstanceBoard) -> Html:
+def _facts(board: InstanceBoard, now: datetime) -> Html:
     found = board.status
     alive = found.silent_for is not None and found.silent_for < ALIVE
     if found.holder is None or found.silent_for is None:
@@ -114,7 +114,19 @@ def _facts(board: InstanceBoard) -> Html:
         words = f"{found.holder}, {'alive' if alive else 'silent for ' + span(timedelta(seconds=found.silent_for))}"
         holder = element("span", words, class_="good" if alive else "bad")
     pauses = [f"; paused: {each.name or each.direction}" + (f" until {moment(each.until)}" if each.until else "") for each in found.pauses]
-    return element("p", "daemon ", holder, f", {found.leads:,} leads in the mirror", *pauses)
+    return element("p", "daemon ", holder, f", {found.leads:,} leads in the mirror", *pauses, _census(board, now))
+
+
+def _census(board: InstanceBoard, now: datetime) -> Html | None:
+    census = board.status.census
+    if census is None:
+        return None
+    if census.finished_at is None:
+        return joined("; the first census began ", ago(census.started_at, now))
+    if census.message is not None:
+        return joined("; the last census came to nothing ", ago(census.finished_at, now), ": ", census.message)
+    found = f": {census.leads:,} leads at Marketo's, {census.missing:,} missing here, {census.surplus:,} surplus"
+    return joined("; last census ", ago(census.finished_at, now), found)
 
 
 def _todo(todo: Todo) -> Html:

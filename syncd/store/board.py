@@ -39,6 +39,12 @@ SELECT o.push, o.plan_id AS plan, count(*) AS changes, min(o.created_at) AS sinc
  WHERE o.instance = $1 AND o.state = 'held' GROUP BY o.push, o.plan_id ORDER BY o.push, o.plan_id NULLS FIRST
 """
 
+SYNCED = """
+SELECT count(*) AS calls, coalesce(sum(applied), 0)::bigint AS applied, coalesce(sum(rejected), 0)::bigint AS rejected,
+       coalesce(sum(unverified), 0)::bigint AS unverified, coalesce(sum(retried), 0)::bigint AS retried
+  FROM syncd.sync_batch WHERE instance = $1 AND ended_at >= $2 AND state = 'settled'
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
@@ -75,6 +81,17 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Synced:
+    """Answered calls of Sync Leads, and what became of their changes."""
+
+    calls: int
+    applied: int
+    rejected: int
+    unverified: int
+    retried: int
+
+
+@dataclass(frozen=True, slots=True)
 class Quota:
     """Calls of the quota day. `others` is None as long as Marketo has not told who spent what."""
 
@@ -96,6 +113,7 @@ class InstanceBoard:
     strangers: Strangers | None
     held: Sequence[Held]
     recent_jobs: Sequence[JobStatus]
+    synced: Synced
     failures: Summary
     quota: Quota
 
@@ -127,6 +145,7 @@ async def _board(pool: Pool, found: InstanceStatus, settings: Instance | None, n
         strangers=strangers,
         held=[Held(**row) for row in await pool.fetch(HELD, name)],
         recent_jobs=(await jobs.ended(pool, name, now - RECENT, False, RECENT_JOBS))[::-1],
+        synced=await _synced(pool, name, now),
         failures=failures,
         quota=_quota(found, settings),
     )
@@ -177,6 +196,12 @@ async def _slots(pool: Pool, found: InstanceStatus, settings: Instance | None, s
     board = [Slot("ours", job.state, job.id, job.push, job.row_count, job.submitted_at, end) for job, end in zip(ours, ends, strict=True)]
     board += [Slot("others", "taken")] * (strangers.slots if strangers is not None else 0)
     return [*board[:SLOTS], *[Slot("nobody", "free")] * (SLOTS - len(board))]
+
+
+async def _synced(pool: Pool, instance: str, now: datetime) -> Synced:
+    row = await pool.fetchrow(SYNCED, instance, now - RECENT)
+    assert row is not None, "a sum is a row"
+    return Synced(**row)
 
 
 def _quota(found: InstanceStatus, settings: Instance | None) -> Quota:

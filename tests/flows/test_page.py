@@ -90,7 +90,7 @@ async def test_its_numbers_are_those_of_the_database(house: Build) -> None:
 
 async def test_imports_are_shown_with_their_counts(house: Build) -> None:
     home = await busy(house)
-    told = rows(await page_of(home), "The newest first")
+    told = rows(await page_of(home), "Imports that ended, the newest first")
     jobs = await home.pool.fetch("SELECT * FROM syncd.import_job WHERE state = 'settled' ORDER BY submitted_at DESC")
     assert len(told) == len(jobs) >= 1
     for row, job in zip(told, jobs, strict=True):
@@ -98,6 +98,16 @@ async def test_imports_are_shown_with_their_counts(house: Build) -> None:
         columns = ("applied", "warned", "rejected", "unverified", "retried")
         assert [int(row[name]) for name in columns] == [job[name] for name in columns]
         assert int(row["rows"]) == job["row_count"]
+
+
+async def test_calls_of_sync_leads_are_counted(house: Build) -> None:
+    home = await house(pushes=[PUSH])
+    await home.enqueue_urgent("a@example.com", '{"firstName": "A"}')
+    await home.enqueue_urgent("b@example.com", '{"firstName": "B"}')
+    await home.run(60, home.all_ended)
+    row = await home.row("SELECT count(*) AS calls, sum(applied) AS applied FROM syncd.sync_batch WHERE state = 'settled'")
+    assert row["applied"] == 2
+    assert f"Sync Leads answered {row['calls']} calls: applied 2." in words(await page_of(home))
 
 
 async def test_the_slots_are_those_of_marketo(house: Build) -> None:
@@ -202,7 +212,7 @@ async def test_status_json_tells_the_same(house: Build) -> None:
         state: value for state, value in shown.items() if state != "waits"
     }
     assert len(acme["slots"]) == 10
-    assert [job["id"] for job in acme["recent_jobs"]] == [int(row["job"]) for row in rows(page, "The newest first")]
+    assert [job["id"] for job in acme["recent_jobs"]] == [int(row["job"]) for row in rows(page, "Imports that ended, the newest first")]
     assert acme["failures"]["changes"] == sum(int(row["changes"]) for row in rows(page, "By reason, of those that nobody has retried"))
     assert "api_users" not in acme
 

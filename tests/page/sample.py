@@ -6,11 +6,11 @@ from syncd.core.gauges import Strangers
 from syncd.core.settings import Limits
 from syncd.ops.recent import Trouble
 from syncd.page.render import Look
-from syncd.store.board import Held, InstanceBoard, Quota, Slot, Stretch
+from syncd.store.board import Held, InstanceBoard, Quota, Slot, Stretch, Synced
 from syncd.store.deadletters import ByReason, Summary
 from syncd.store.jobs import JobStatus
 from syncd.store.pauses import Pause
-from syncd.store.status import BackfillStatus, BytesStatus, ExportStatus, InstanceStatus, PullStatus, PushStatus
+from syncd.store.status import BackfillStatus, BytesStatus, CensusStatus, ExportStatus, InstanceStatus, PullStatus, PushStatus
 from syncd.store.usage import ApiUser
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -74,7 +74,7 @@ def instance(name: str = "acme", silent_for: float | None = 1.0, pull_state: str
         calls_today={"rest": 1_200, "soap": 34},
         api_users=[ApiUser("crm@example.com", 5_000, NOW)],
         extract_bytes=BytesStatus(1_000_000, 5, 500_000_000, 498_999_995),
-        census=None,
+        census=CensusStatus(NOW - HOUR, NOW, 1_234_600, 36, 3, None),
         pulls=[pull(state=pull_state, message=message), pull("guests")],
         exports=[ExportStatus(1, "people", 0, 2, "queued", "x1", None, None, NOW, None)],
         pushes=[PushStatus("contacts", "running", None, {"pending": 12, "held": 3}, {"applied": 90, "rejected": 4}, NOW - HOUR)],
@@ -90,6 +90,7 @@ def instance(name: str = "acme", silent_for: float | None = 1.0, pull_state: str
         strangers=Strangers(2, NOW - HOUR),
         held=[Held("contacts", 4, 3, NOW - HOUR, "a backfill of 3 rows")],
         recent_jobs=[job("settled")],
+        synced=Synced(12, 30, 1, 0, 2),
         failures=Summary(5, 1, 2, (ByReason("contacts", "rejected", "leadScore is no number", 4, NOW),)),
         quota=Quota(1_200, 34, 3_800, 30_000, 50_000),
     )

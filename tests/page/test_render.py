@@ -61,6 +61,8 @@ def test_one_of_each_thing_is_shown() -> None:
         "25 of 50 calls in 20 s, 5 of 5 at a time",
         "the SOAP API waits for its quota to be reset",
         "1.0 MB completed",
+        "1,234,600 leads at Marketo's, 36 missing here, 3 surplus",
+        "Sync Leads answered 12 calls: applied 30, rejected 1, retried 2.",
         "leadScore is no number",
         "if it stays, syncd check",
         "paused: guests until 2026-03-02 13:00:00Z",
