@@ -25,6 +25,11 @@ def span(length: timedelta) -> str:
     return f"{seconds} s"
 
 
+def counted(count: int, thing: str) -> str:
+    """So many of it."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def without_addresses(text: str) -> str:
     """A message of Marketo's or of a library may quote an address: it is nobody's who only looks how things stand."""
     return _ADDRESS.sub("…@…", text)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from syncd.core.words import moment, span
+from syncd.core.words import counted, moment, span
 from syncd.page.html import Html, element, joined, table
 from syncd.page.todo import commands_of
 from syncd.page.words import ago, entry, number, standing, state
@@ -48,7 +48,7 @@ def _slot(slot: Slot, now: datetime) -> Html:
         return element("li", element("span", "free", class_="soft"))
     if slot.owner == "others":
         return element("li", element("span", "others'"), element("span", "what it does, nobody tells", class_="soft"), class_="others")
-    rows = f"{slot.rows:,} rows of {slot.push}" if slot.rows is not None else None
+    rows = f"{counted(slot.rows, 'row')} of {slot.push}" if slot.rows is not None else None
     end = f"until {slot.expected_end:%H:%M:%S}Z or so" if slot.expected_end else "its end is not known"
     age = ago(slot.since, now)
     return element(
@@ -109,7 +109,7 @@ def _job(job: JobStatus, now: datetime) -> list[object]:
 def _synced(synced: Synced) -> str:
     counts = {name: getattr(synced, name) for name in ("applied", "rejected", "unverified", "retried")}
     told = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count) or "nothing"
-    return f"Sync Leads answered {synced.calls:,} calls: {told}."
+    return f"Sync Leads answered {counted(synced.calls, 'call')}: {told}."
 
 
 def _failures(board: InstanceBoard, now: datetime) -> Html:

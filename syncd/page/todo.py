@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from syncd.core.words import span
+from syncd.core.words import counted, span
 from syncd.ops.events import remedy_of
 from syncd.store.board import Held, InstanceBoard
 
@@ -51,16 +51,16 @@ def _todo(board: InstanceBoard, now: datetime) -> Iterator[Todo]:
         if push.state == "blocked":
             yield Todo("bad", f"The push {push.name} is blocked", push.message or "", remedy_of("push_blocked"), ("syncd check",))
         if push.state == "not in the configuration" and push.live:
-            waiting = f"{sum(push.live.values()):,} changes wait for it"
+            waiting = f"{counted(sum(push.live.values()), 'change')} enqueued for it"
             yield Todo("warn", f"The push {push.name} is not in the configuration", waiting, "add it to the YAML, or discard them")
     for held in board.held:
-        what = f"{held.changes:,} changes of {held.push} are held"
+        what = f"{counted(held.changes, 'change')} of {held.push} held"
         yield Todo("bad", what, held.reason or "", "let them go, or cancel them", commands_of(found.name, held))
     for job in found.live_jobs:
         if job.state == "unconfirmed" and now - job.submitted_at > UNCONFIRMED_FOR:
             yield Todo("warn", f"The import {job.id} is unconfirmed", job.message or "", remedy_of("import_unconfirmed"))
     if board.failures.changes:
         unverified = f"{board.failures.unverified:,} of them unverified" if board.failures.unverified else ""
-        what = f"{board.failures.changes:,} changes have failed"
+        what = f"{counted(board.failures.changes, 'change')} failed"
         command = f"syncd failures list --instance {found.name}"
         yield Todo("warn", what, unverified, "look at the reasons, mend them and send them again", (command,))

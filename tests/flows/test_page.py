@@ -12,6 +12,7 @@ from lxml.html import HtmlElement
 from structlog.testing import capture_logs
 
 from syncd.core.settings import Database, Settings
+from syncd.core.words import counted
 from syncd.flows.gauges import Beat
 from syncd.ops.recent import Recent
 from syncd.page.live import LivePages
@@ -107,7 +108,7 @@ async def test_calls_of_sync_leads_are_counted(house: Build) -> None:
     await home.run(60, home.all_ended)
     row = await home.row("SELECT count(*) AS calls, sum(applied) AS applied FROM syncd.sync_batch WHERE state = 'settled'")
     assert row["applied"] == 2
-    assert f"Sync Leads answered {row['calls']} calls: applied 2." in words(await page_of(home))
+    assert f"Sync Leads answered {counted(row['calls'], 'call')}: applied 2." in words(await page_of(home))
 
 
 async def test_the_slots_are_those_of_marketo(house: Build) -> None:
@@ -123,7 +124,7 @@ async def test_the_slots_are_those_of_marketo(house: Build) -> None:
     assert len(told) == len(actual) == 10
     assert sum(each.startswith("ours") for each in told) == sum(slot.owner == "ours" for slot in actual) == 1
     assert sum(each.startswith("others") for each in told) == sum(slot.owner == "foreign" for slot in actual) == 9
-    assert "1 rows of contacts" in told[0]
+    assert "1 row of contacts" in told[0]
 
 
 async def test_a_job_is_expected_to_take_what_the_last_ones_took(house: Build) -> None:
@@ -157,7 +158,7 @@ async def test_what_stands_still_is_said_first_with_its_remedy(house: Build) -> 
     told = [words(each) for each in page.iterfind(".//ul[@class='todo']/li")]
     assert "2 things need a person" in words(page.find(".//main/p"))
     assert any("The push contacts is blocked" in each and "1003 no" in each and "syncd check" in each for each in told)
-    assert any("1 changes of contacts are held" in each and "syncd release --instance acme --push contacts" in each for each in told)
+    assert any("1 change of contacts held" in each and "syncd release --instance acme --push contacts" in each for each in told)
     (held,) = rows(page, "Held until an operator decides")
     assert (held["push"], held["changes"], held["reason"]) == ("contacts", "1", "2 changes are more than hold_above")
 

@@ -49,11 +49,11 @@ def test_one_of_each_thing_is_shown() -> None:
     for told in (
         "3 things need a person",
         "1,234,567 leads in the mirror",
-        "3 changes of contacts are held",
+        "3 changes of contacts held",
         "syncd release --instance acme --push contacts --plan 4",
         "syncd discard --instance acme --push contacts --plan 4",
         "The import 9 is unconfirmed",
-        "5 changes have failed",
+        "5 changes failed",
         "4 of 9 windows",
         "2026-03-02 13:00:00Z",
         "2 slots were others' when Marketo last told",
