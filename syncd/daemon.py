@@ -4,11 +4,10 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -28,6 +27,7 @@ from syncd.flows.exporters import exporters_of
 from syncd.flows.exporting import Reach
 from syncd.flows.fetch import Fetcher
 from syncd.flows.forget import Forgetter
+from syncd.flows.gauges import Beat
 from syncd.flows.guard import Guard
 from syncd.flows.keep import Keeper
 from syncd.flows.loop import Flow
@@ -48,8 +48,10 @@ from syncd.marketo.wire import Wire, open_wire
 from syncd.ops import http, systemd
 from syncd.ops.http import PortTaken
 from syncd.ops.metrics import Metrics
+from syncd.ops.recent import Recent
 from syncd.ops.systemd import Pulse
-from syncd.store import batches, exports, imports, leases, pauses, pushes, schema, status
+from syncd.page.live import LivePages
+from syncd.store import batches, exports, imports, leases, pauses, pushes, schema
 from syncd.store.embedded import DirectoryInUse, EmbeddedPostgres
 from syncd.store.leases import Lease, LeaseLost
 from syncd.store.pool import create_pool
@@ -86,10 +88,11 @@ class _Post:
 class Daemon:
     """Works for every instance of the settings until stopped. A rehearsal passes a clock that runs faster."""
 
-    def __init__(self, settings: Settings, clock: Clock, jitter: random.Random | None = None) -> None:
+    def __init__(self, settings: Settings, clock: Clock, jitter: random.Random | None = None, recent: Recent | None = None) -> None:
         self._settings = settings
         self._clock = clock
         self._jitter = jitter or random.Random()  # noqa: S311 - backoff, not secrets
+        self._recent = recent or Recent(clock)
         self._holder: UUID = uuid4()
         self._stop = asyncio.Event()
         self._posts = {instance.name: _Post(instance) for instance in settings.instances}
@@ -97,7 +100,7 @@ class Daemon:
         self._connections = connections_of(settings.instances) + SPARE
         self._pulse = Pulse(self._posts)
         self._standby: set[str] = set()
-        self._away: set[str] = set()
+        self._away: set[str] = set()  # instances whose session with the database was lost
         self.metrics = Metrics()
         self.ready = asyncio.Event()
         self.announced = False
@@ -162,6 +165,7 @@ class Daemon:
                         worker.cancel()
                 finally:
                     asyncio.get_running_loop().call_later(LAST_WRITES, _cut_off, pool)
+        self._tell_metrics()  # what was counted since the last beat, too
         log.info("stopped")
 
     async def _open_database(self, stack: AsyncExitStack) -> str | None:
@@ -225,6 +229,9 @@ class Daemon:
     async def _hold_lease(self, post: _Post, dsn: str, pool: leases.Pool) -> None:
         name = post.instance.name
         connection = await asyncpg.connect(dsn, server_settings={"application_name": leases.application_name(self._holder)})
+        if name in self._away:
+            self._away.discard(name)
+            self.metrics.reconnected(name)
         try:
             lease = await self._stand_by(post, connection, pool)
             if lease is None:
@@ -243,7 +250,6 @@ class Daemon:
         """Wait for the lease; None when stopped first."""
         name = post.instance.name
         while not post.over.is_set():
-            self._away.discard(name)
             lease = await leases.acquire(connection, pool, name, self._holder, SILENCE)
             if lease is not None:
                 self._standby.discard(name)
@@ -288,6 +294,7 @@ class Daemon:
         dictionaries = Dictionaries(instance, (lambda: describe(rest)) if rest else None, lease, clock, metrics)
         checks = Checks(instance, dictionaries, lease, clock, metrics)
         flows: list[Flow] = [Sweep(instance, lease, clock), Keeper(instance, lease, clock), Answer(instance, wire, lease, clock)]
+        flows.append(Beat(instance, lease, clock, metrics))
         flows += self._inbound(instance, lease, wire, dictionaries)
         flows.append(Forgetter(instance, LeadDeletion(rest) if rest else None, lease, clock, metrics, jitter))
         if wire.rest is not None:
@@ -353,7 +360,7 @@ class Daemon:
 
     def _note_progress(self, instance: str, flow: str) -> None:
         self._pulse.beat(instance)
-        self.metrics.progress(instance, flow)
+        self.metrics.progress(instance, flow, self._clock.now())
 
     def _announce(self, doing: str) -> None:
         systemd.notify("READY=1", f"STATUS={doing}")
@@ -386,18 +393,19 @@ class Daemon:
             except loop.DATABASE_FAULTS:
                 return False
 
-        async def snapshot() -> Mapping[str, Any]:
-            limits = {instance.name: instance.limits for instance in self._settings.instances}
-            return status.as_json(await status.read(pool, self._clock.now(), limits))
-
-        async with http.serve(settings, self.metrics, alive, ready, snapshot):
+        pages = LivePages(lambda: self._settings, pool, self._clock, self.metrics, self._recent)
+        async with http.serve(settings, self.metrics, alive, ready, pages):
             yield
 
     async def _log_metrics(self) -> None:
         while True:
             await self._clock.sleep(self._settings.logging.metrics_every.total_seconds())
-            for name, labels, value in self.metrics.samples():
-                log.info("metrics", name=name, value=value, **labels)
+            self._tell_metrics()
+
+    def _tell_metrics(self) -> None:
+        """What /metrics shows at this moment, for who has only the log."""
+        for name, labels, value in self.metrics.samples():
+            log.info("metrics", name=name, value=value, **labels)
 
 
 @asynccontextmanager

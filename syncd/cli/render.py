@@ -10,6 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from syncd.core.findings import Finding
+from syncd.core.words import commands_of
+from syncd.core.words import megabytes as megabytes
+from syncd.core.words import moment as moment
+from syncd.core.words import span as span
 from syncd.flows.attached import faults_of
 from syncd.marketo.allowance import BLOCK
 from syncd.store.jobs import JobStatus
@@ -196,14 +200,13 @@ def _tables(pushes: Iterable[PushStatus]) -> Table:
 def _holds(instance: InstanceStatus, now: datetime) -> Table:
     table = _table("push", "held", "for", "why", "ids", "go on with")
     for hold in instance.holds:
-        which = f"-i {instance.name} --push {hold.push}{'' if hold.plan_id is None else f' --plan {hold.plan_id}'}"
         table.add_row(
             _plain(hold.push if hold.plan_id is None else f"{hold.push}, plan {hold.plan_id}"),
             Text(f"{hold.changes:,}", "yellow"),
             span(now - hold.since) if hold.since else NOTHING,
             _plain(hold.why or ""),
             ", ".join(map(str, hold.ids)) + (", …" if hold.changes > len(hold.ids) else ""),
-            _plain(f"syncd release {which}, or syncd discard {which}{' --held' if hold.plan_id is None else ''}"),
+            _plain(", or ".join(commands_of(instance.name, hold.push, hold.plan_id))),
         )
     return table
 
@@ -361,22 +364,3 @@ def _plain(text: str, style: str = "") -> Text:
 def printable(text: str) -> str:
     """`text` with a space for each character that could steer a terminal."""
     return "".join(c if c.isprintable() else " " for c in text)
-
-
-def moment(when: datetime) -> str:
-    """To the second, in UTC."""
-    return f"{when:%Y-%m-%d %H:%M:%S}Z"
-
-
-def megabytes(size: int) -> str:
-    """In millions of bytes, as MB in the YAML."""
-    return f"{size / 1e6:,.1f} MB"
-
-
-def span(length: timedelta) -> str:
-    """In the largest unit of which there are two."""
-    seconds = max(0, int(length.total_seconds()))
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"

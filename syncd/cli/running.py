@@ -14,6 +14,7 @@ from syncd.core.settings import Settings
 from syncd.daemon import Daemon
 from syncd.ops import logs, systemd
 from syncd.ops.clock import WallClock
+from syncd.ops.recent import Recent
 
 log = structlog.get_logger()
 
@@ -27,21 +28,23 @@ def run(settings: Settings, clock: WallClock, read: Callable[[], Settings]) -> N
     Raises DatabaseUnavailable, SchemaMismatch, PortTaken, EmbeddedPostgresError when it can't begin.
     """
     faulthandler.enable()  # systemd's watchdog ends what hangs with SIGABRT: the journal shows where
-    logs.configure(settings.logging, clock)
+    recent = Recent(clock)
+    logs.configure(settings.logging, clock, recent=recent)
     _warn(settings)
     collect_rarely()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_until_signalled(Daemon(settings, clock), Reloader(settings, clock, read)))
+        runner.run(_until_signalled(Daemon(settings, clock, recent=recent), Reloader(settings, clock, read, recent)))
 
 
 class Reloader:
     """Takes up the configuration as it is now, when `asked`; one that can't be used is refused, and the old one stays."""
 
-    def __init__(self, settings: Settings, clock: WallClock, read: Callable[[], Settings]) -> None:
+    def __init__(self, settings: Settings, clock: WallClock, read: Callable[[], Settings], recent: Recent | None = None) -> None:
         self.asked = asyncio.Event()
         self._logging = settings.logging
         self._clock = clock
         self._read = read
+        self._recent = recent
 
     async def serve(self, daemon: Daemon) -> None:
         """Reload `daemon` each time it is asked for."""
@@ -64,7 +67,7 @@ class Reloader:
     def _take_up(self, daemon: Daemon, settings: Settings) -> str:
         if settings.logging != self._logging:
             self._logging = settings.logging
-            logs.configure(settings.logging, self._clock)
+            logs.configure(settings.logging, self._clock, recent=self._recent)
         _warn(settings)
         found = daemon.reload(settings)
         log.info("reloaded", changed=found.changed)

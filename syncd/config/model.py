@@ -303,6 +303,7 @@ class Instance(Section):
 
 class Http(Section):
     listen: Annotated[tuple[str, int], _from_text(values.listen, "an address such as 127.0.0.1:9464")] = ABSENT
+    token: Annotated[Secret | None, _around(lambda given, around: None if given is None else secrets.secret(given, around))] = ABSENT
 
 
 class Logging(Section):

@@ -22,7 +22,7 @@ from syncd.core.settings import Settings
 M = TypeVar("M", bound=model.Section)
 
 _ALWAYS_SENT = ("Id", "Email", "id", "email")  # with every lead, beside its attributes (protocol 1.4)
-_SECRET_KEYS = frozenset({"dsn", "client_id", "client_secret", "user_id", "encryption_key", "proxy"})
+_SECRET_KEYS = frozenset({"dsn", "client_id", "client_secret", "user_id", "encryption_key", "proxy", "token"})
 
 
 def load(path: Path, env: Mapping[str, str]) -> Settings:
@@ -188,9 +188,15 @@ def _settings(document: model.Document) -> Settings:
     return Settings(
         database=settings.Database(**document.database.given()),
         instances=tuple(_instance(name, instance) for name, instance in document.instances.items()),
-        http=None if http is None else settings.Http(*http.listen) if http.given() else settings.Http(),
+        http=None if http is None else _http(http),
         logging=settings.Logging(**document.logging.given()),
     )
+
+
+def _http(http: model.Http) -> settings.Http:
+    given = http.given()
+    host, port = given.get("listen", (settings.Http().host, settings.Http().port))
+    return settings.Http(host, port, given.get("token"))
 
 
 def _instance(name: str, instance: model.Instance) -> settings.Instance:

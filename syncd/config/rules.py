@@ -27,7 +27,9 @@ DEFAULT_STREAMS = next(int(str(field.default)) for field in fields(settings.Pull
 
 def check(root: MapNode, report: Report) -> None:
     """Reports what is wrong between keys of `root`, whose instances are already laid over the defaults."""
-    database, instances = root.given("database"), root.given("instances")
+    database, instances, http = root.given("database"), root.given("instances"), root.given("http")
+    if isinstance(http, MapNode):
+        _token(http, report)
     if isinstance(database, MapNode):
         _exactly_one(database, ("dsn", "embedded"), report)
     if not isinstance(instances, MapNode):
@@ -37,6 +39,15 @@ def check(root: MapNode, report: Report) -> None:
     for name, instance in instances.items.items():
         if isinstance(instance, MapNode):
             _instance(name, instance, report)
+
+
+def _token(http: MapNode, report: Report) -> None:
+    """Where others can get to, the page asks who they are."""
+    listen = _value(http, "listen", values.listen, None)
+    if listen is None or values.is_loopback(listen[0]) or http.given("token") is not None:
+        return
+    node = http.items["listen"]
+    report.add(node.line, node.path, f"{listen[0]} is not loopback: others could read the page; give http.token, too")
 
 
 def _exactly_one(section: MapNode, keys: Sequence[str], report: Report) -> None:

@@ -66,7 +66,7 @@ class SecretFile:
 
 def exposed(settings: Settings) -> tuple[Path, ...]:
     """The files of secrets that every user of this machine can read, each once."""
-    found = [settings.database.dsn]
+    found = [settings.database.dsn, settings.http.token if settings.http is not None else None]
     for instance in settings.instances:
         if instance.rest is not None:
             found += [instance.rest.client_id, instance.rest.client_secret]

@@ -23,3 +23,6 @@ class Observe(Protocol):
 
     def paused(self, instance: str, api: Api, paused: Callable[[], bool]) -> None:
         """`paused` tells at any time whether `api` waits for its quota to be reset."""
+
+    def waited(self, instance: str, api: Api, seconds: float) -> None:
+        """A call waited `seconds`, real, for the limits until it got its turn."""

@@ -68,7 +68,7 @@ def _of_each(path: str, old: Sequence[Pull | Push], new: Sequence[Pull | Push]) 
         if name not in before or name not in now:
             yield f"{path}.{name} ({'gone' if name in before else 'new'})"
         else:
-            yield from (f"{path}.{name}.{key}" for key in _differing(before[name], now[name]))
+            yield from (f"{path}.{name}.{'from' if key == 'from_table' else key}" for key in _differing(before[name], now[name]))
 
 
 def _differing(old: Any, new: Any) -> list[str]:

@@ -279,6 +279,7 @@ class Database:
 class Http:
     host: str = "127.0.0.1"
     port: int = 9464
+    token: Secret | None = None  # what a reader has to show, where it is not None
 
 
 @dataclass(frozen=True, slots=True)

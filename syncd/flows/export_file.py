@@ -33,12 +33,13 @@ class Spoilt(Exception):  # noqa: N818 - a state of the file
 class Download:
     """One reading of an export's file. `nuls` counts what was cut out of it, `misshapen` the rows of another length that were left out."""
 
-    def __init__(self, api: Exports, job: Export, lenient: bool) -> None:
+    def __init__(self, instance: str, api: Exports, job: Export, lenient: bool) -> None:
         assert job.export_id is not None
         self.nuls = 0
         self._api = api
         self._job = job
         self._export_id = job.export_id
+        self._log = log.bind(instance=instance, pull=job.pull)
         self._received = 0
         self._digest = sha256()
         self._blocks: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(BLOCKS_AHEAD)
@@ -93,7 +94,7 @@ class Download:
             resumes += 1
             if fault.nature is not Nature.TRANSIENT or not self._received or stalls >= MOST_STALLS or resumes > MOST_RESUMES:
                 raise fault
-            log.info("download_resumed", export=self._job.id, export_id=self._export_id, at=self._received, fault=str(fault))
+            self._log.info("download_resumed", export=self._job.id, export_id=self._export_id, at=self._received, fault=str(fault))
 
     async def _take(self, piece: bytes) -> None:
         self._received += len(piece)

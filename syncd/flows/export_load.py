@@ -176,7 +176,7 @@ class ExportLoader:
         for lenient in (False, True):
             async with self._lease.transaction() as connection:
                 await staging.make(connection, part)
-            download = Download(self._api, job, lenient)
+            download = Download(self.instance, self._api, job, lenient)
             async with self._lease.pool.acquire() as connection, aclosing(download.pieces()) as pieces:
                 try:
                     records = await staging.copy(connection, part, pieces)

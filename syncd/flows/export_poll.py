@@ -82,6 +82,7 @@ class ExportPoller:
 
     async def _look(self, job: Export) -> Outcome:
         assert job.export_id is not None
+        self._metrics.polled(self.instance, "export")
         try:
             status = await self._api.status(job.export_id)
             now = self._clock.now()
@@ -102,7 +103,7 @@ class ExportPoller:
         bound = self._log.bind(pull=job.pull, window=job.window_id, export=job.id, export_id=job.export_id)
         if state in ("failed", "cancelled"):
             self._metrics.export_ended(self.instance, job.pull, state)
-            bound.warning(f"export_{state}", reason=status.message, again_at=again_at)
+            bound.warning("export_failed" if state == "failed" else "export_cancelled", reason=status.message, again_at=again_at)
         elif state == "completed":
             self._shared.completed(job.pull)
             bound.info("export_completed", records=status.records, bytes=status.bytes)

@@ -219,7 +219,7 @@ class Planner:
 
     async def _walk(self, select: StaticList | SmartList | Keys, backfill: int | None, route: Route, now: datetime) -> Outcome:
         pull = self._pull
-        keys = None if not isinstance(select, Keys) else self._without_refused(await _keys_of(select), now)
+        keys = None if not isinstance(select, Keys) else self._without_refused(await self._keys_of(select), now)
         async with self._lease.transaction() as connection:
             if keys is None or not isinstance(select, Keys):
                 await planning.plan_list(connection, self._instance, pull.name, self._source, now, backfill, route.ids_only)
@@ -233,6 +233,22 @@ class Planner:
     def refuse(self, key: str) -> None:
         """Marketo refuses this key: to find that out cost several calls, so it is left out for a day."""
         self._refused[key] = self._clock.now()
+
+    async def _keys_of(self, select: Keys) -> Sequence[str]:
+        """The keys as of now, each once; email addresses are one key whatever their case."""
+        lines: Sequence[str] = select.values
+        if select.file is not None:
+            try:
+                lines = (await asyncio.to_thread(select.file.read_text, "utf-8-sig")).splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+                raise Fault(Nature.CONFIGURATION, "keys", f"the file of keys can't be read: {reason} ({select.file})", "keys") from error
+        fold = str.lower if select.type in ("EMAIL", "LEADOWNEREMAIL") else str
+        keys = {fold(key): key for line in lines if (key := line.strip())}
+        sendable = [key for key in keys.values() if not UNSENDABLE.search(key)]
+        if len(sendable) < len(keys):
+            self._log.warning("keys_passed_over", keys=len(keys) - len(sendable), reason="they have characters that XML can't carry")
+        return sendable
 
     def _without_refused(self, keys: Sequence[str], now: datetime) -> Sequence[str]:
         self._refused = {key: at for key, at in self._refused.items() if now - REFUSED_FOR < at <= now}
@@ -250,20 +266,3 @@ def _as_told(price: Cost) -> dict[str, float]:
 def in_groups(keys: Sequence[str]) -> list[Sequence[str]]:
     """`keys` as single calls may ask for them."""
     return [keys[first : first + KEYS_PER_CALL] for first in range(0, len(keys), KEYS_PER_CALL)]
-
-
-async def _keys_of(select: Keys) -> Sequence[str]:
-    """The keys as of now, each once; email addresses are one key whatever their case."""
-    lines: Sequence[str] = select.values
-    if select.file is not None:
-        try:
-            lines = (await asyncio.to_thread(select.file.read_text, "utf-8-sig")).splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-            raise Fault(Nature.CONFIGURATION, "keys", f"the file of keys can't be read: {reason} ({select.file})", "keys") from error
-    fold = str.lower if select.type in ("EMAIL", "LEADOWNEREMAIL") else str
-    keys = {fold(key): key for line in lines if (key := line.strip())}
-    sendable = [key for key in keys.values() if not UNSENDABLE.search(key)]
-    if len(sendable) < len(keys):
-        log.warning("keys_passed_over", keys=len(keys) - len(sendable), reason="they have characters that XML can't carry")
-    return sendable

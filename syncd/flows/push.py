@@ -245,6 +245,7 @@ class Submitter:
             # This answer counts no failures: what has finished already is finished for us once its status was asked for.
             state = "queued" if submitted.status == "queued" else "importing"
             await imports.to_answered(connection, job_id, submitted.batch_id, state, submitted.request_id, now)
+        self._metrics.accepted(self.instance, chunk.push, chunk.byte_count, self._pushes[chunk.push].max_body_bytes)
         self._room = self._room.accepted()
         self._faults = 0
         self._not_before = None

@@ -99,6 +99,7 @@ class Settler:
 
     async def _look(self, job: Job) -> Outcome:
         assert job.batch_id is not None
+        self._metrics.polled(self.instance, "import")
         try:
             status = await self._api.status(job.batch_id)
         except Fault as fault:
@@ -159,6 +160,7 @@ class Settler:
             counts = await imports.settle(connection, job, row_count, verdicts, now, again, not_before)
         if counts is not None:
             self._metrics.settled(self.instance, job.push, counts)
+            self._metrics.import_ended(self.instance, job.submitted_at, job.started_at, job.finished_at, now)
             self._log.info("import_settled", push=job.push, job=job.id, batch=job.batch_id, **counts)
 
     async def _lose(self, job: Job, now: datetime) -> Outcome:

@@ -117,6 +117,7 @@ class Limiter:
         self._filled = False
         self._instance = instance
         self._clock = clock
+        self._observe = observe
         self._brakes: dict[BrakeKind, Brake] = {"pace": Brake(), "concurrency": Brake()}
         self._places = Places(limits.concurrency, lambda size: self._brake("concurrency").allowed(size, clock.now()))
         self._queue = asyncio.Lock()
@@ -136,12 +137,14 @@ class Limiter:
         subscription's is, Marketo's own code while it has paused this API.
         """
         self._allowance.check(api, urgent)
+        asked = asyncio.get_running_loop().time()
         await self._places.enter()
         sent, linger = False, 0.0
         try:
             async with self._queue:
                 await self._pace()
                 await self._window.enter()
+            self._observe.waited(self._instance, api, asyncio.get_running_loop().time() - asked)
             try:
                 await self._allowance.take(api, urgent)
                 sent = True

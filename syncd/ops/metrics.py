@@ -1,16 +1,21 @@
 """What syncd counts, by Prometheus' naming rules; served at /metrics and written to the log every `metrics_every`."""
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 
+import syncd
 from syncd.core.brake import BrakeKind
 from syncd.core.faults import Fault
 from syncd.core.observe import Service
 from syncd.core.pack import Packing
 from syncd.core.quota import Api
 from syncd.core.verify import Cause
+from syncd.ops.levels import Levels
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a time of its own for each counter is noise
 
 
 class Metrics:
@@ -18,6 +23,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.levels = Levels(self.registry)
+        self._looked_up: dict[str, list[tuple[Gauge, str]]] = {}
+        Info("syncd_build", "Which syncd this is", registry=self.registry).info({"version": syncd.__version__})
         by_pull, by_push = ("instance", "pull"), ("instance", "push")
         self._pages = Counter("syncd_pages", "Pages of leads written", by_pull, registry=self.registry)
         self._seen = Counter("syncd_leads_seen", "Leads that pages brought", by_pull, registry=self.registry)
@@ -88,6 +96,34 @@ class Metrics:
             registry=self.registry,
         )
         self._progress = Counter("syncd_steps", "Steps taken", ("instance", "flow"), registry=self.registry)
+        self._last_step = Gauge(
+            "syncd_last_step_timestamp_seconds", "When a flow last took a step", ("instance", "flow"), registry=self.registry
+        )
+        self._waited = Histogram(
+            "syncd_limiter_wait_seconds",
+            "How long calls waited for the limits",
+            ("instance", "api"),
+            registry=self.registry,
+            buckets=(0.01, 0.1, 0.5, 1, 5, 10, 20, 60),
+        )
+        self._polls = Counter("syncd_polls", "Looks at jobs in Marketo's queues", ("instance", "queue"), registry=self.registry)
+        self._phases = Histogram(
+            "syncd_import_job_seconds",
+            "How long imports were queued, ran, and waited for their results to be written",
+            ("instance", "phase"),
+            registry=self.registry,
+            buckets=(1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600),
+        )
+        self._fill = Histogram(
+            "syncd_chunk_fill_ratio",
+            "How full the files were that Marketo took, of max_body_bytes",
+            by_push,
+            registry=self.registry,
+            buckets=(0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 1),
+        )
+        self._reconnects = Counter(
+            "syncd_database_reconnects", "Sessions with the database that followed a lost one", ("instance",), registry=self.registry
+        )
 
     def page(self, instance: str, pull: str, seen: int, created: int, changed: int, dropped: int = 0) -> None:
         """A page was written."""
@@ -144,10 +180,12 @@ class Metrics:
     def brake(self, instance: str, kind: BrakeKind, share: Callable[[], float]) -> None:
         """Where the brake's share is looked up at each scrape: it eases while nothing happens."""
         self._brake.labels(instance, kind).set_function(share)
+        self._looked_up.setdefault(instance, []).append((self._brake, kind))
 
     def paused(self, instance: str, api: Api, paused: Callable[[], bool]) -> None:
         """Where an API's pause is looked up at each scrape."""
         self._paused.labels(instance, api).set_function(paused)
+        self._looked_up.setdefault(instance, []).append((self._paused, api))
 
     def subscription(self, instance: str, ours: int, others: int) -> None:
         """The usage of the quota day was learnt."""
@@ -189,14 +227,45 @@ class Metrics:
     def lease(self, instance: str, held: bool) -> None:
         """The lease was won or lost."""
         self._holder.labels(instance).set(held)
+        if not held:
+            self.levels.forget(instance)
+            for gauge, label in self._looked_up.pop(instance, []):
+                gauge.remove(instance, label)
 
-    def progress(self, instance: str, flow: str) -> None:
+    def progress(self, instance: str, flow: str, now: datetime) -> None:
         """A flow took a step."""
         self._progress.labels(instance, flow).inc()
+        self._last_step.labels(instance, flow).set(now.timestamp())
+
+    def waited(self, instance: str, api: Api, seconds: float) -> None:
+        """A call has got its turn (core/observe.py)."""
+        self._waited.labels(instance, api).observe(seconds)
+
+    def polled(self, instance: str, queue: Literal["import", "export"]) -> None:
+        """A job in one of Marketo's queues was looked at."""
+        self._polls.labels(instance, queue).inc()
+
+    def import_ended(self, instance: str, submitted: datetime, started: datetime | None, finished: datetime | None, now: datetime) -> None:
+        """An import was settled; its phases as far as they were seen."""
+        began = started or finished
+        for phase, since, until in (("queued", submitted, began), ("importing", began, finished), ("settling", finished, now)):
+            if since is not None and until is not None:
+                self._phases.labels(instance, phase).observe(max(0.0, (until - since).total_seconds()))
+
+    def accepted(self, instance: str, push: str, size: int, limit: int) -> None:
+        """Marketo took a file of so many bytes."""
+        self._fill.labels(instance, push).observe(size / limit)
+
+    def reconnected(self, instance: str) -> None:
+        """A session with the database was opened in place of a lost one."""
+        self._reconnects.labels(instance).inc()
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """What /metrics shows of a sample; None when there is none."""
+        return self.registry.get_sample_value(name, labels)
 
     def samples(self) -> Iterator[tuple[str, Mapping[str, str], float]]:
-        """Every sample as /metrics would show it, buckets and creation times aside."""
+        """Every sample as /metrics would show it."""
         for metric in self.registry.collect():
             for sample in metric.samples:
-                if not sample.name.endswith(("_bucket", "_created")):
-                    yield sample.name, sample.labels, sample.value
+                yield sample.name, sample.labels, sample.value

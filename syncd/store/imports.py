@@ -32,6 +32,7 @@ class Job:
     failed: int
     warnings: int
     started_at: datetime | None = None
+    finished_at: datetime | None = None
 
 
 START = "UPDATE syncd.chunk SET state = 'in_job', not_before = NULL WHERE id = $1 AND state = 'sealed' RETURNING id"
@@ -43,7 +44,7 @@ SELECT c.instance, c.push, c.id, c.row_count, c.byte_count, c.sha256,
 RETURNING id
 """
 LIVE = """
-SELECT id, push, chunk_id, batch_id, state, submitted_at, looked_at, failed, warnings, started_at FROM syncd.import_job
+SELECT id, push, chunk_id, batch_id, state, submitted_at, looked_at, failed, warnings, started_at, finished_at FROM syncd.import_job
  WHERE instance = $1 AND state IN ('submitting', 'queued', 'importing', 'complete', 'failed', 'unconfirmed') ORDER BY id
 """
 TO_ANSWERED = """

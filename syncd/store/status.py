@@ -140,6 +140,14 @@ class InstanceStatus:
     holds: list[Hold] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What takes a walk through all leads, and through all that has ended: changes by push and state."""
+
+    leads: int
+    settled: Mapping[str, Mapping[str, int]]
+
+
 INSTANCES = "SELECT instance FROM syncd.lease UNION SELECT DISTINCT instance FROM syncd.outbox ORDER BY 1"
 LEASE = """
 SELECT format('pid %s on %s', pid, host) AS holder, extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS silent_for
@@ -201,9 +209,28 @@ SELECT started_at, finished_at, leads, missing, surplus, message FROM syncd.cens
 """
 
 
-async def read(pool: Pool, now: datetime, limits: Mapping[str, Limits] | None = None) -> list[InstanceStatus]:
-    """All instances that a daemon has ever worked for, or that changes wait for. `limits` are the YAML's, by instance."""
-    return [await _instance(pool, row["instance"], now, (limits or {}).get(row["instance"])) for row in await pool.fetch(INSTANCES)]
+async def read(
+    pool: Pool, now: datetime, limits: Mapping[str, Limits] | None = None, counts: Mapping[str, Counts] | None = None
+) -> list[InstanceStatus]:
+    """All instances that a daemon has ever worked for, or that changes wait for. `limits` are the YAML's, by instance.
+
+    `counts` are those of a moment before, for who reads often; what is not in it is counted.
+    """
+    names = [row["instance"] for row in await pool.fetch(INSTANCES)]
+    return [await _instance(pool, name, now, (limits or {}).get(name), (counts or {}).get(name)) for name in names]
+
+
+async def count(pool: Pool, instance: str) -> Counts:
+    """Count what takes long where there is much of it."""
+    settled: dict[str, dict[str, int]] = {}
+    for row in await pool.fetch(SETTLED, instance):
+        settled.setdefault(row["push"], {})[row["state"]] = row["changes"]
+    return Counts(await pool.fetchval(LEADS, instance), settled)
+
+
+async def count_all(pool: Pool) -> dict[str, Counts]:
+    """The same of all instances."""
+    return {row["instance"]: await count(pool, row["instance"]) for row in await pool.fetch(INSTANCES)}
 
 
 def as_json(snapshot: list[InstanceStatus]) -> dict[str, Any]:
@@ -211,7 +238,8 @@ def as_json(snapshot: list[InstanceStatus]) -> dict[str, Any]:
     return {"instances": [{key: value for key, value in asdict(instance).items() if key != "api_users"} for instance in snapshot]}
 
 
-async def _instance(pool: Pool, instance: str, now: datetime, limits: Limits | None) -> InstanceStatus:
+async def _instance(pool: Pool, instance: str, now: datetime, limits: Limits | None, counts: Counts | None) -> InstanceStatus:
+    counts = counts or await count(pool, instance)
     lease = await pool.fetchrow(LEASE, instance)
     census = await pool.fetchrow(CENSUS, instance)
     held = await pauses.read(pool, instance)
@@ -219,7 +247,7 @@ async def _instance(pool: Pool, instance: str, now: datetime, limits: Limits | N
         name=instance,
         holder=lease["holder"] if lease else None,
         silent_for=lease["silent_for"] if lease else None,
-        leads=await pool.fetchval(LEADS, instance),
+        leads=counts.leads,
         calls_today=await Ledger(instance, pool).calls_of(quota_day(now)),
         api_users=await users_of(pool, instance, quota_day(now)),
         extract_bytes=await _extract_bytes(pool, instance, now, limits),
@@ -227,7 +255,7 @@ async def _instance(pool: Pool, instance: str, now: datetime, limits: Limits | N
         verification=await _verification(pool, instance),
         pulls=await _pulls(pool, instance, held),
         exports=[ExportStatus(**row) for row in await pool.fetch(EXPORTS, instance)],
-        pushes=await _pushes(pool, instance, held),
+        pushes=await _pushes(pool, instance, held, counts),
         live_jobs=await jobs.live(pool, instance),
         pauses=held,
         holds=await holding.holds(pool, instance),
@@ -307,9 +335,8 @@ async def _backfills(pool: Pool, instance: str, name: str | None) -> list[tuple[
     return [(row["pull"], BackfillStatus(row["id"], row["since"], row["planned_at"], row["windows"], row["done"])) for row in rows]
 
 
-async def _pushes(pool: Pool, instance: str, held: Sequence[Pause]) -> list[PushStatus]:
+async def _pushes(pool: Pool, instance: str, held: Sequence[Pause], counts: Counts) -> list[PushStatus]:
     live = await pool.fetch(LIVE, instance)
-    settled = await pool.fetch(SETTLED, instance)
     tables = await attaching.attachments(pool, instance)
     return [
         PushStatus(
@@ -317,7 +344,7 @@ async def _pushes(pool: Pool, instance: str, held: Sequence[Pause]) -> list[Push
             state=push["state"],
             message=push["message"],
             live={row["state"]: row["changes"] for row in live if row["push"] == push["name"]},
-            settled={row["state"]: row["changes"] for row in settled if row["push"] == push["name"]},
+            settled=dict(counts.settled.get(push["name"], {})),
             oldest_pending_at=min(
                 (row["oldest_pending_at"] for row in live if row["push"] == push["name"] and row["oldest_pending_at"]), default=None
             ),

@@ -116,8 +116,9 @@ REFUSED = [
     (NETWORK + "ca_file", "absent.pem", "absent.pem is not allowed; a file that can be read, if relative then in "),
     ("database.dsn", "host=localhost", "needs a URL of the form postgresql://user:password@host:5432/database"),
     ("database.dsn", "", "is empty; give a text or {file: NAME}"),
-    ("http.listen", "0.0.0.0:9464", "0.0.0.0:9464 is not allowed; only loopback addresses "),
-    ("http.listen", "example.com:9464", "example.com:9464 is not allowed; only loopback addresses "),
+    ("http.listen", "0.0.0.0:9464", "0.0.0.0 is not loopback: others could read the page; give http.token, too"),
+    ("http.listen", "example.com:9464", "example.com is not loopback: others could read the page; give http.token, too"),
+    ("http.token", "", "is empty; give a text or {file: NAME}"),
     ("http.listen", "127.0.0.1", "127.0.0.1 is not allowed; an address and a port, such as "),
     ("http.listen", "127.0.0.1:65536", "127.0.0.1:65536 is not allowed; an address and a port, such as "),
     ("http.listen", "::1:9464", "::1:9464 is not allowed; an address and a port, such as "),
@@ -263,6 +264,17 @@ def test_the_default_time_of_values_must_fit_too(problems: Problems) -> None:
 )
 def test_listen(listen: str, expected: Http, loaded: Load) -> None:
     assert loaded(document({"http.listen": listen})).http == expected
+
+
+def test_others_get_to_listen_with_a_token(loaded: Load, problems: Problems) -> None:
+    http = loaded(document({"http": {"listen": "0.0.0.0:9464", "token": "open sesame"}})).http
+    assert http is not None
+    assert (http.host, http.port) == ("0.0.0.0", 9464)
+    assert http.token is not None
+    assert http.token.reveal() == "open sesame"
+    assert "sesame" not in repr(http)
+    (problem,) = problems(document({"http": {"listen": "0.0.0.0:9464", "token": None}}))
+    assert (problem.path, problem.line > 0) == ("http.listen", True)
 
 
 def test_http_null_disables_the_listener(loaded: Load) -> None:

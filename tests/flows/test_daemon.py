@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import asyncpg
 import pytest
 from structlog.testing import capture_logs
@@ -68,7 +69,7 @@ async def test_a_daemon_whose_database_is_away_is_alive(database: str, postgres:
     port = free_port()
     name = database.rpartition("@/")[2].partition("?")[0]
     admin = await asyncpg.connect(postgres.dsn)
-    async with marketo([]) as (instance, clock), running(database, instance, clock, Http("127.0.0.1", port)):
+    async with marketo([]) as (instance, clock), running(database, instance, clock, Http("127.0.0.1", port)) as daemon:
         await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
         seen = set()
@@ -78,7 +79,25 @@ async def test_a_daemon_whose_database_is_away_is_alive(database: str, postgres:
             await asyncio.sleep(0.2)
         assert (await get(port, "/readyz"))[0] == 503
         assert seen == {200}, "a restart would not bring the database back"
+        await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        async with asyncio.timeout(20):
+            while daemon.metrics.value("syncd_database_reconnects_total", instance="acme") != 1:
+                await asyncio.sleep(0.05)
     await admin.close()
+
+
+async def test_the_page_is_there_and_kept_up_to_date(database: str) -> None:
+    http = Http("127.0.0.1", free_port())
+    async with marketo([PUSH]) as (instance, clock), running(database, instance, clock, http) as daemon:
+        async with asyncio.timeout(20):
+            while daemon.metrics.value("syncd_lease_held", instance="acme") != 1:
+                await asyncio.sleep(0.05)
+        code, text = await get(http.port, "/")
+        assert (code, '<h2 id="instance-acme">acme</h2>' in text) == (200, True)
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{http.port}/events") as response:
+            told = (await response.content.readline()).decode()
+        assert told.startswith("data: <p><strong")
+        assert (await get(http.port, "/status.json"))[0] == 200
 
 
 async def test_the_same_configuration_started_twice_stands_by_and_listens_once_it_can(database: str) -> None:

@@ -58,6 +58,7 @@ class Observed:
     skews: list[float] = field(default_factory=list)
     shares: dict[str, Callable[[], float]] = field(default_factory=dict)
     pauses: dict[str, Callable[[], bool]] = field(default_factory=dict)
+    waits: list[float] = field(default_factory=list)
 
     def exchange(self, instance: str, service: Service, endpoint: str, code: str, seconds: float) -> None:
         assert instance == "acme"
@@ -72,6 +73,9 @@ class Observed:
 
     def paused(self, instance: str, api: Api, paused: Callable[[], bool]) -> None:
         self.pauses[api] = paused
+
+    def waited(self, instance: str, api: Api, seconds: float) -> None:
+        self.waits.append(seconds)
 
 
 @dataclass
