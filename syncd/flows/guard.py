@@ -1,8 +1,8 @@
 """The guards of pushes: canaries are sent ahead and judged, and what comes too fast or creates too many is held."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
 
 import structlog
 
@@ -27,6 +27,30 @@ FORGET_EVERY = timedelta(hours=1)
 SAMPLE = 5  # ids
 
 
+class _AfterCommit:
+    """Lines of the log that wait until what they tell of is committed."""
+
+    def __init__(self, logger: structlog.typing.FilteringBoundLogger) -> None:
+        self._logger = logger
+        self._waiting: list[Callable[[], None]] = []
+
+    def info(self, event: str, **told: object) -> None:
+        self._waiting.append(partial(self._logger.info, event, **told))
+
+    def warning(self, event: str, **told: object) -> None:
+        self._waiting.append(partial(self._logger.warning, event, **told))
+
+    def error(self, event: str, **told: object) -> None:
+        self._waiting.append(partial(self._logger.error, event, **told))
+
+    def forget(self) -> None:
+        self._waiting.clear()
+
+    def tell(self) -> None:
+        for line in self._waiting:
+            line()
+
+
 class Guard:
     """Looks at each guarded push once a second; one piece of holding at a time."""
 
@@ -38,7 +62,7 @@ class Guard:
         self._lease = lease
         self._clock = clock
         self._forget_at = datetime.min.replace(tzinfo=UTC)
-        self._log = log.bind(instance=instance)
+        self._later = _AfterCommit(log.bind(instance=instance))
 
     async def step(self) -> Outcome:
         """Each push once: register what it does, hold a piece of its surge, judge its canary, look at what waits."""
@@ -46,11 +70,10 @@ class Guard:
         running = await pushes.running(self._lease.pool, self.instance)
         worked = 0
         for push, guard, digest in self._guarded:
-            events: list[tuple[str, dict[str, Any]]] = []
+            self._later.forget()
             async with self._lease.transaction() as connection:
-                worked += await self._see_to(connection, push, guard, digest, push.name in running, now, events)
-            for event, told in events:
-                self._log.warning(event, push=push.name, **told)
+                worked += await self._see_to(connection, push, guard, digest, push.name in running, now)
+            self._later.tell()
         if now >= self._forget_at:
             self._forget_at = now + FORGET_EVERY
             async with self._lease.transaction() as connection:
@@ -60,9 +83,7 @@ class Guard:
     async def close(self) -> None:
         """Nothing is under way between two steps."""
 
-    async def _see_to(
-        self, connection: Connection, push: Push, guard: Settings, digest: str, runs: bool, now: datetime, events: list[Any]
-    ) -> int:
+    async def _see_to(self, connection: Connection, push: Push, guard: Settings, digest: str, runs: bool, now: datetime) -> int:
         known = await holding.known(connection, self.instance, push.name)
         if known is None or known.digest != digest:
             why: CanaryWhy = "first" if known is None else "mapping"
@@ -71,16 +92,16 @@ class Guard:
                 await pushes.let_go(connection, self.instance, push.name)  # others settings may mend it; they have a canary of their own
             return 1
         if known.surge is not None:
-            return await self._hold(connection, push, guard, known, known.surge, events)
+            return await self._hold(connection, push, guard, known, known.surge)
         if not runs:
             return 0
         if known.canary == "bad":  # and the push was forgotten meanwhile, as the configuration had lost it
             return await holding.try_again(connection, self.instance, push.name)
         if known.canary == "under_way":
-            known = await self._judge(connection, push, guard, known, now, events)
-        return 0 if known is None else await self._look(connection, push, guard, known, now, events)
+            known = await self._judge(connection, push, guard, known, now)
+        return 0 if known is None else await self._look(connection, push, guard, known, now)
 
-    async def _look(self, connection: Connection, push: Push, guard: Settings, known: Known, now: datetime, events: list[Any]) -> int:
+    async def _look(self, connection: Connection, push: Push, guard: Settings, known: Known, now: datetime) -> int:
         """Begin a canary or a surge, or hold what would create too many leads."""
         waiting = await holding.oldest(connection, self.instance, push.name, PIECE if guard.max_created is not None else guard.canary)
         beyond = await surging(connection, self.instance, push, known)
@@ -88,13 +109,14 @@ class Guard:
             ids = [each.id for each in waiting[: guard.canary]]
             why = "surge" if known.canary == "good" else known.why
             await holding.begin_canary(connection, self.instance, push.name, why, ids, now)
-            events.append(("canary_begun", {"why": why, "changes": len(ids)}))
+            self._later.info("canary_begun", push=push.name, why=why, changes=len(ids))
         if beyond is not None:
             assert guard.hold_above is not None
             reason = hold_reason(guard.hold_above)
             await holding.begin_surge(connection, self.instance, push.name, beyond.since, beyond.first_id, reason, now)
             if known.held_at is None:
-                events.append(("surge", {"reason": reason, "since": beyond.since.isoformat(), "at_least": beyond.changes}))
+                since = beyond.since.isoformat()
+                self._later.warning("surge_begun", push=push.name, reason=reason, since=since, at_least=beyond.changes)
             return 1
         if known.canary != "good" or not waiting:
             return 0
@@ -104,23 +126,22 @@ class Guard:
         assert guard.max_created is not None
         reason = create_reason(guard.max_created)
         if known.held_at is None:
-            events.append(("creations_held", {"reason": reason, "sample": sorted(over)[:SAMPLE], "remedy": self._commands(push)}))
+            sample, remedy = sorted(over)[:SAMPLE], self._commands(push)
+            self._later.warning("creations_held", push=push.name, reason=reason, sample=sample, remedy=remedy)
         return await holding.hold_these(connection, self.instance, push.name, sorted(over), reason, now)
 
-    async def _hold(self, connection: Connection, push: Push, guard: Settings, known: Known, surge: Surge, events: list[Any]) -> int:
+    async def _hold(self, connection: Connection, push: Push, guard: Settings, known: Known, surge: Surge) -> int:
         """A piece of the surge; of its canary nothing, which is on its way."""
         reason = hold_reason(guard.hold_above or 0)
         held, last = await holding.hold_surge(connection, self.instance, push.name, surge, known.canary_ids, reason)
         if last:
             for each in await holding.holds(connection, self.instance, push.name):
                 if each.plan_id is None:
-                    told = {"changes": each.changes, "sample": each.ids, "reason": reason, "remedy": self._commands(push)}
-                    events.append(("surge_held", told))
+                    found, remedy = {"changes": each.changes, "sample": each.ids}, self._commands(push)
+                    self._later.warning("surge_held", push=push.name, reason=reason, remedy=remedy, **found)
         return held or 1
 
-    async def _judge(
-        self, connection: Connection, push: Push, guard: Settings, known: Known, now: datetime, events: list[Any]
-    ) -> Known | None:
+    async def _judge(self, connection: Connection, push: Push, guard: Settings, known: Known, now: datetime) -> Known | None:
         """Look how the canary has gone. None: it goes on, or the push is held, and there is nothing else to be done."""
         assert known.begun_at is not None
         fates = await holding.fates(connection, known.canary_ids, known.begun_at - timedelta(days=1))
@@ -131,13 +152,14 @@ class Guard:
         if canary == "under_way":
             return None
         await holding.end_canary(connection, self.instance, push.name, canary, failures, now)
-        numbers = {"changes": size, "failed": failures, "cancelled": cancelled, "most": percent(guard.canary_max_failures)}
-        events.append((f"canary_{canary}" if canary != "none" else "canary_cancelled", numbers))
+        level = self._later.warning if canary == "bad" else self._later.info
+        most = percent(guard.canary_max_failures)
+        level("canary_ended", push=push.name, canary=canary, changes=size, failed=failures, cancelled=cancelled, most=most)
         if canary == "bad":
             told = [(fate.state, fate.reason, fate.changes) for fate in failed]
             message = bad_canary(size, told, cancelled, guard.canary_max_failures, self._commands(push, only_held=False))
             await pushes.hold(connection, self.instance, push.name, message)
-            events.append(("push_held", {"remedy": self._commands(push, only_held=False)}))
+            self._later.error("push_held", push=push.name, remedy=self._commands(push, only_held=False))
             return None
         return await holding.known(connection, self.instance, push.name)
 

@@ -7,9 +7,10 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from syncd.config import model
 from syncd.config.values import duration_text
@@ -18,6 +19,8 @@ from syncd.core import settings
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "configuration.md"
 EXAMPLE = (ROOT / "config" / "syncd.example.yaml").read_text("utf-8")
+
+RATES = {"hold_above": "/h"}
 
 HEAD = """# Configuration
 
@@ -57,16 +60,19 @@ def shown() -> dict[tuple[str, ...], Key]:
     parents: list[tuple[int, str]] = []
     words: list[tuple[int, str]] = []
     for line in EXAMPLE.splitlines():
-        match = re.match(r"^( *)(# )?([a-z_0-9]+): ?(.*)$", line)
-        if match is None or (match[2] and not re.match(r"\S+(?: #|$)|[\[{].*[\]}](?: #|$)|.* # ", match[4])):
+        match = re.match(r"^( *)(# +)?([A-Za-z_0-9]+): ?(.*)$", line)
+        if match is None or (match[2] and not re.match(r"\S*(?: #|$)|[\[{].*[\]}](?: #|$)|.* # ", match[4])):
             depth = len(line) - len(line.lstrip())
             words = [*words, (depth, line.strip().removeprefix("#").strip())] if line.strip() else []
             continue
-        indent, name, rest = len(match[1]), match[3], match[4]
+        indent, name, rest = len(match[1]) + len(match[2] or "# ") - 2, match[3], match[4]
         parents = [(depth, parent) for depth, parent in parents if depth < indent]
         above_it = parents[-1][1] if parents else ""
-        parents.append((indent, "NAME" if above_it in ("instances", "pulls", "pushes") else name))
+        chosen = ("instances", "pulls", "pushes", *(("fields", "rules") if ("pushes" in dict(parents).values()) else ()))
+        parents.append((indent, "NAME" if above_it in chosen else name))
         path = tuple(parent for _, parent in parents)
+        if (inner := re.match(r"\{([a-z_]+): .*\}", rest)) and parents[-1][1] == "NAME":  # one of the keys that such an entry may have
+            path = (*path, inner[1])
         behind = rest.partition("# ")[2] if " # " in f" {rest}" else ""
         found.setdefault(path, Key(path, " ".join(text for depth, text in words if depth == indent), behind.removesuffix(" Or:")))
         words = []
@@ -79,11 +85,12 @@ def sections(kind: type[model.Section], path: tuple[str, ...] = ()) -> Iterator[
     for name, field in kind.model_fields.items():
         for inner in _sections_of(field.annotation) if name != "defaults" else ():  # which is an instance once more
             of_many = get_origin(field.annotation) is dict
-            yield from sections(inner, (*path, name, "NAME") if of_many else (*path, name))
+            outer = (*path, field.alias or name)
+            yield from sections(inner, (*outer, "NAME") if of_many else outer)
 
 
 def _sections_of(annotation: Any) -> Iterator[type[model.Section]]:
-    if get_origin(annotation) in (Union, UnionType, dict):
+    if get_origin(annotation) in (Union, UnionType, dict, Annotated):
         for part in get_args(annotation):
             yield from _sections_of(part)
     elif isinstance(annotation, type) and issubclass(annotation, model.Section):
@@ -100,7 +107,7 @@ def default_of(kind: type[model.Section], name: str) -> str:
     value = field.default_factory() if callable(field.default_factory) else field.default
     if value is dataclasses.MISSING or dataclasses.is_dataclass(value):
         return ""
-    return f"`{_written(value)}`"
+    return f"`{_written(value)}{RATES.get(name, '')}`"
 
 
 def _written(value: object) -> str:
@@ -111,6 +118,10 @@ def _written(value: object) -> str:
             return duration_text(value)
         case int() if value >= 1_000_000 and value % 1_000_000 == 0:
             return f"{value // 1_000_000}MB"
+        case Decimal():
+            return f"{value:.0%}"
+        case bool():
+            return str(value).lower()
         case () | []:
             return "[]"
         case dict():

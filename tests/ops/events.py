@@ -10,7 +10,7 @@ from syncd.ops.events import EVENTS
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "events.md"
 LEVELS = ("debug", "info", "warning", "error")
-LOGGERS = {"log", "_log", "bound", "logger"}
+LOGGERS = {"log", "_log", "_later", "bound", "logger"}
 WRAPPERS = {"_tell_once": "warning", "LastWrite": "warning"}
 """What is given an event's name to log it."""
 INSIDE = {"_tell_once", "close"}
@@ -150,6 +150,8 @@ class _Scanner:
     def _bound(self, node: ast.expr, names: dict[str, ast.expr]) -> set[str]:
         """The fields that a logger was bound to."""
         match node:
+            case ast.Call(func=ast.Name(id="_AfterCommit"), args=[inner]):
+                return self._bound(inner, names)
             case ast.Call(func=ast.Attribute(attr="bind", value=inner), keywords=keywords):
                 return {each.arg for each in keywords if each.arg} | self._bound(inner, names)
             case ast.Name(id=name) if name in names:

@@ -73,8 +73,8 @@ def test_one_of_each_thing_is_shown() -> None:
 
 
 def test_the_worst_comes_first_and_nothing_is_made_up() -> None:
-    good = replace(instance(), held=[], failures=replace(instance().failures, changes=0))
-    good = replace(good, status=replace(good.status, live_jobs=[]))
+    good = replace(instance(), failures=replace(instance().failures, changes=0))
+    good = replace(good, status=replace(good.status, live_jobs=[], holds=[]))
     assert todo_of(good, NOW) == []
     assert "All is well" in render.main(look(good))
     dead = replace(good, status=replace(good.status, silent_for=90.0), failures=instance().failures)
