@@ -73,13 +73,13 @@ async def run(flow: Flow, clock: Clock, stop: asyncio.Event, progress: Callable[
         await flow.close()
 
 
-def tell_fault(error: BaseException, **where: object) -> None:
+def tell_fault(error: BaseException, *, instance: str, **where: object) -> None:
     """Log what the database said. One that is away comes back by itself; one that is full waits for a person."""
     if isinstance(error, asyncpg.DiskFullError):
         remedy = "free space on the disk of the database; nothing is lost, and all goes on by itself"
-        log.error("database_full", error=describe_error(error), remedy=remedy, **where)
+        log.error("database_full", error=describe_error(error), remedy=remedy, instance=instance, **where)
     else:
-        log.warning("database_fault", error=describe_error(error), **where)
+        log.warning("database_fault", error=describe_error(error), instance=instance, **where)
 
 
 def describe_error(error: BaseException) -> str:

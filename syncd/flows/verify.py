@@ -16,6 +16,7 @@ from syncd.core.clock import Clock
 from syncd.core.drift import KnownField
 from syncd.core.faults import Fault
 from syncd.core.following import readable
+from syncd.core.forget import EMAIL, ID
 from syncd.core.mirror import Vocabulary
 from syncd.core.preflight import Preflight
 from syncd.core.retry import Block, decide
@@ -45,7 +46,7 @@ from syncd.flows.preflight import Book
 from syncd.flows.reading import SLICE, TOO_MUCH
 from syncd.marketo.leads import MOST_IDS, Leads
 from syncd.ops.metrics import Metrics
-from syncd.store import activities, evidence, gone, status, verifying
+from syncd.store import activities, evidence, forgetting, gone, status, verifying
 from syncd.store.evidence import Key
 from syncd.store.leases import Lease
 from syncd.store.verifying import Seen, Verification
@@ -177,6 +178,7 @@ class Verifier:
         held = await evidence.held(self._lease.pool, self.instance, ids)
         owned = await self._owned(held)
         names = {name for each in held.values() for name in coverage.known(each.pulls)} | {name for own in owned.values() for name in own}
+        names |= {"email"} if len(held) < len(ids) else set()  # by which people are known who are forgotten
         fields = [name for name in vocabulary.rest.names if name in names or name in BESIDE]
         try:
             answer = await self._api.by_id(ids, fields)
@@ -185,9 +187,20 @@ class Verifier:
                 self._batch = self._batch.failed(len(ids))
             raise
         self._batch = self._batch.answered(len(ids), len(ids), self._clock.now() - answer.asked_at)
-        read = await _in_form(answer, vocabulary)
+        read = await self._without_forgotten(await _in_form(answer, vocabulary), held)
         found = {lead_id: compare(held.get(lead_id), read.get(lead_id), owned.get(lead_id, {}), coverage) for lead_id in ids}
         return _Sides(held, owned, read, answer.asked_at, coverage, found)
+
+    async def _without_forgotten(self, read: Mapping[int, Read], held: Mapping[int, Held]) -> Mapping[int, Read]:
+        """People who are forgotten are in Marketo perhaps, and in the mirror never: that is no drift."""
+        strangers = {lead_id: each for lead_id, each in read.items() if lead_id not in held}
+        keys = {(ID, str(lead_id)): lead_id for lead_id in strangers}
+        for lead_id, each in strangers.items():
+            if isinstance(email := each.values.get("email"), str):
+                keys[EMAIL, email] = lead_id
+        async with self._lease.pool.acquire() as connection:
+            forgotten = {keys[key] for key in await forgetting.known(connection, self.instance, keys)}
+        return {lead_id: each for lead_id, each in read.items() if lead_id not in forgotten}
 
     async def _owned(self, held: Mapping[int, Held]) -> dict[int, dict[str, Owned]]:
         """What pushes applied last. By an address that several leads have, nobody knows to which."""

@@ -97,7 +97,10 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     # people
     "person_forgotten": ("Nothing of a person is left, but hashes", ""),
     "person_erased": ("All is erased but what Marketo may be about to have", ""),
-    "person_deleted_in_marketo": ("Marketo has deleted the leads of a person, as was asked for", ""),
+    "person_deleted_in_marketo": (
+        "Marketo has deleted a person's leads; where it refused some it is a warning",
+        "delete those in Marketo, by what its code (refused) means",
+    ),
     "person_not_deleted": ("Marketo did not delete them; it is tried again", "if it stays, delete them in Marketo"),
     # extracts
     "export_queued": ("An extract is asked for", ""),

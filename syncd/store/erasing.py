@@ -108,6 +108,14 @@ OF_LEADS = {
     "list_membership": "DELETE FROM syncd.list_membership WHERE instance = $1 AND lead_id = ANY ($2::bigint[])",
     "lead_gone": "DELETE FROM syncd.lead_gone WHERE instance = $1 AND lead_id = ANY ($2::bigint[])",
     "census_id": "DELETE FROM syncd.census_id WHERE instance = $1 AND lead_id = ANY ($2::bigint[])",
+    "verification_lead": """
+DELETE FROM syncd.verification_lead l USING syncd.verification v
+ WHERE v.instance = $1 AND l.verification_id = v.id AND l.lead_id = ANY ($2::bigint[])
+""",
+    "verification_drift": """
+UPDATE syncd.verification_drift d SET examples = ARRAY(SELECT e FROM unnest(d.examples) e WHERE e <> ALL ($2::bigint[]))
+  FROM syncd.verification v WHERE v.instance = $1 AND d.verification_id = v.id AND d.examples && $2::bigint[]
+""",
 }
 NOT_INTO = "UPDATE syncd.lead_gone SET merged_into = NULL WHERE instance = $1 AND merged_into = ANY ($2::bigint[])"
 WINDOWS_OF_KEYS = """
@@ -132,6 +140,7 @@ TEXTS = {
     "push": "UPDATE syncd.push SET message = $3 WHERE instance = $1 AND message ~* $2",
     "plan": "UPDATE syncd.plan SET reason = $3 WHERE instance = $1 AND reason ~* $2",
     "backfill": "UPDATE syncd.backfill SET reason = $3 WHERE instance = $1 AND reason ~* $2",
+    "verification": "UPDATE syncd.verification SET message = $3 WHERE instance = $1 AND message ~* $2",
     "census": "UPDATE syncd.census SET message = $3 WHERE instance = $1 AND message ~* $2",
 }
 ANSWERS = "DELETE FROM syncd.request WHERE instance = $1 AND answer::text ~* $2"

@@ -84,7 +84,7 @@ def test_the_reference_is_in_step_with_models_and_example() -> None:
 def test_every_key_of_every_section_is_in_the_reference() -> None:
     text = reference.page()
     for path, kind in reference.sections(Document):
-        for name in kind.model_fields:
+        for name in (field.alias or key for key, field in kind.model_fields.items()):
             assert f"| `{name}` |" in text or f"{'.'.join((*path, name))}" in text or name in ("defaults", "instances"), (path, name)
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from syncd.core.forget import Person
 from syncd.core.settings import UpdatedSince
 from syncd.core.values import ReadLeads
 from syncd.flows.loop import Flow
 from syncd.flows.verify import Verifier
 from syncd.marketo.leads import Leads
-from syncd.store import verifying
+from syncd.store import forgetting, verifying
 from syncd.store.verifying import Verification
 from tests.flows.conftest import FIELDS, PULL, PUSH, Build, House
 from tests.flows.following import calls, flow, flows_of, gateway, refusal
@@ -179,6 +180,19 @@ async def test_leads_that_the_mirror_has_lost(house: Build) -> None:
     row, found = await verified(home)
     assert found == {("missing_in_mirror", ""): 1}
     assert row.leads == 50
+
+
+@pytest.mark.parametrize("by", ["id", "email"])
+async def test_a_forgotten_person_whom_marketo_still_has_is_no_drift(house: Build, by: str) -> None:
+    home = await filled(house)
+    person = list(home.simulator.world)[5]
+    await home.pool.execute("DELETE FROM syncd.lead WHERE lead_id = $1", person.id)
+    assert home.lease is not None
+    async with home.lease.transaction() as connection:
+        key = str(person.id) if by == "id" else str(person.values["email"]).upper()
+        await forgetting.keep(connection, "acme", Person.of([(by, key)]))
+    row, found = await verified(home)
+    assert (found, row.drifted) == ({}, 0)
 
 
 async def test_a_push_that_somebody_overwrote(house: Build) -> None:

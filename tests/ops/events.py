@@ -22,6 +22,7 @@ HEAD = """# Events of the log
 Made from the code by `python -m tests.ops.events`; a test keeps it so. Each line of the log is one event: `time` (UTC), `level`, `event`,
 and the fields below, as JSON, as logfmt or for the console (`logging.format`). **error**: a person must act. **warning**: look at it
 today. **info**: a window, a job or a state has changed. **debug**: the rest. Fields in italics are in some of its lines only.
+What to do about alerts: [operations.md](operations.md).
 
 Each `logging.metrics_every`, and once at the end, every sample of `/metrics` is a line `event=metrics`: `name`, `value` and its labels.
 So whatever Prometheus would draw can be drawn from the log: the last value of each name and labels is what `/metrics` showed. Where

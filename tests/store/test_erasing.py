@@ -25,16 +25,17 @@ ADA, NAME, LEAD = "ada@example.com", "Lovelace", 1_234_567
 ERASED = """
 lead.lead_id lead.email lead.attributes lead.misfits lead.digests lead.merged_into
 lead_history.lead_id lead_history.field lead_history.old lead_history.new lead_due.lead_id lead_gone.lead_id lead_gone.merged_into
-list_membership.lead_id census_id.lead_id pull_window.keys
+list_membership.lead_id census_id.lead_id pull_window.keys verification_lead.lead_id verification_lead.digest verification_drift.examples
 outbox.key outbox.key_norm outbox.fields outbox.reason
 change_history.key change_history.key_norm change_history.fields change_history.reason
 """
 SCANNED = """
 import_job.message sync_batch.message export.message pull.message pull_window.message push.message plan.reason backfill.reason
-census.message request.answer
+census.message request.answer verification.message
 """
 PASSING = """
 chunk_row.key_norm chunk_row.line sync_record.key_norm sync_record.record key_claim.key_norm forget_request.keys forget_request.message
+attachment.backfilled_to
 """
 NOBODY = """
 lease.host lease.instance lease.epoch lease_fence.instance lease_fence.epoch api_usage.instance api_usage.api api_usage.calls
@@ -64,6 +65,13 @@ lead_due.instance lead_due.pull lead_due.reason lead_due.window_id lead_gone.ins
 sync_batch.id sync_batch.instance sync_batch.push sync_batch.state sync_batch.lookup_field sync_batch.partition sync_batch.byte_count
 sync_batch.request_id sync_record.batch_id keep_mark.instance
 plan.id plan.instance plan.push plan.kind plan.state plan.changes
+attachment.id attachment.instance attachment.push attachment.relation attachment.digest attachment.plan_id
+attach_fault.id attach_fault.instance attach_fault.push attach_fault.code attach_fault.writes attach_fault.changes
+guard.instance guard.push guard.digest guard.canary guard.why guard.canary_ids guard.surge_after guard.surge_upto guard.held_why
+guard_count.instance guard_count.push
+verification.id verification.instance verification.read_to verification.leads verification.drifted verification.calls
+verification_lead.verification_id verification_drift.verification_id verification_drift.cause verification_drift.field
+verification_drift.leads
 forget_key.key forget_key.inner_pad forget_key.outer_pad forgotten.instance forgotten.hash
 forget_receipt.id forget_receipt.instance forget_receipt.hashes forget_receipt.erased forget_receipt.in_marketo
 forget_request.id forget_request.instance forget_request.receipt_id forget_request.kinds forget_request.written_by
@@ -133,6 +141,11 @@ SELECT 'acme', 'ids', 1234567, 'listed', now(), id FROM syncd.pull_window WHERE 
 INSERT INTO syncd.lead_gone VALUES ('acme', 1234569, now(), 1234567, now()), ('acme', 1234580, now(), 1234567, now());
 INSERT INTO syncd.list_membership VALUES ('acme', 'VIPs', 1234567, now(), now(), NULL, 1), ('acme', 'VIPs', 1234571, now(), now(), NULL, 1);
 INSERT INTO syncd.census_id VALUES ('acme', 1234567), ('acme', 1234571);
+INSERT INTO syncd.verification (instance, message) VALUES ('acme', 'refused: 1234567'), ('beta', 'refused');
+INSERT INTO syncd.verification_lead (verification_id, lead_id) SELECT id, 1234567 FROM syncd.verification WHERE instance = 'acme';
+INSERT INTO syncd.verification_lead (verification_id, lead_id) SELECT id, 1234571 FROM syncd.verification;
+INSERT INTO syncd.verification_drift
+SELECT id, 'mirror_wrong', 'title', 2, '{1234568,1234571}' FROM syncd.verification WHERE instance = 'acme';
 INSERT INTO syncd.census (instance, started_at, message) VALUES ('acme', now(), 'broke at 1234567');
 INSERT INTO syncd.backfill (instance, pull, reason) VALUES ('acme', 'people', 'for ada@example.com');
 INSERT INTO syncd.push (instance, push, message) VALUES ('acme', 'contacts', 'refused: ADA@EXAMPLE.COM');
@@ -226,6 +239,8 @@ async def test_nothing_that_names_the_person_is_left_in_any_table(pool: Pool, le
         "list_membership": 1,
         "lead_gone": 1,
         "census_id": 1,
+        "verification_lead": 1,
+        "verification_drift": 1,
         "lead_due": 1,
         "outbox": 6,
         "change_history": 4,
