@@ -1,8 +1,9 @@
 """Pending changes → rows of chunks: one row per key, each file under its byte limit (architecture.md, Coalescing and Packing)."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import orjson
@@ -332,6 +333,14 @@ def _into_batch(row: _Row, batch: PackedBatch | None, target: Target, packing: P
     return batch
 
 
+class _Columns(NamedTuple):
+    """The columns of rows that set the same fields: by the push's lookup field, or by ids; and their values in that order."""
+
+    names: tuple[str, ...]
+    by_id: tuple[str, ...]
+    values: Callable[[Mapping[str, str | None]], tuple[str, ...]]
+
+
 class _Files:
     """The open chunks, by their column sets, and the rows that come into them."""
 
@@ -340,36 +349,38 @@ class _Files:
         self._filling = {chunk.columns: chunk for chunk in open_chunks}
         self._target = target
         self._packing = packing
-        self._sorted: dict[tuple[str, ...], list[str]] = {}  # names in the order of a change → in that of a file
+        self._most_bytes = target.max_file_bytes
+        self._sorted: dict[tuple[str, ...], _Columns] = {}  # by the names in the order of a change
 
     def add(self, row: _Row) -> None:
         """Append the row to the chunk of its column set; a chunk that has no room for it is full, and the next one begins."""
-        target = self._target
-        cells = row.cells
-        given = tuple(cells)
-        names = self._sorted.get(given)
-        if names is None:
-            names = self._sorted[given] = sorted(given)
-        lead_id = target.ids.get(row.key_norm)
-        lookup_field, key = (target.lookup_field, row.key) if lead_id is None else ("id", str(lead_id))
-        columns = (lookup_field, *names)
-        line = render_line([key, *[cells[name] or "" for name in names]], target.format)
+        given = tuple(row.cells)
+        columns = self._sorted.get(given) or self._sort(given)
+        lead_id = self._target.ids.get(row.key_norm)
+        key, names = (row.key, columns.names) if lead_id is None else (str(lead_id), columns.by_id)
+        line = render_line([key, *columns.values(row.cells)], self._target.format)
         size = len(line) if line.isascii() else len(line.encode())
-        chunk = self._filling.get(columns)
-        if chunk is None or chunk.byte_count + size > target.max_file_bytes:
-            chunk = self._next(chunk, columns, size, row.change_ids)
+        chunk = self._filling.get(names)
+        if chunk is None or chunk.byte_count + size > self._most_bytes:
+            chunk = self._next(chunk, names, size, row.change_ids)
             if chunk is None:
                 return
-        self.touched[columns] = chunk
+        self.touched[names] = chunk
         chunk.rows.append(PackedRow(chunk.next_ordinal, row.key_norm, line, row.change_ids))
         chunk.next_ordinal += 1
         chunk.row_count += 1
         chunk.byte_count += size
 
+    def _sort(self, given: tuple[str, ...]) -> _Columns:
+        names = sorted(given)
+        values = itemgetter(*names) if len(names) > 1 else lambda cells: (cells[names[0]],)
+        columns = self._sorted[given] = _Columns((self._target.lookup_field, *names), ("id", *names), values)
+        return columns
+
     def _next(self, full: PackedChunk | None, columns: tuple[str, ...], size: int, change_ids: list[int]) -> PackedChunk | None:
         """A new chunk behind a full one; None where the row fits in no file, and its changes are rejected."""
         header = render_line(columns, self._target.format) if full is None else full.header
-        empty_size, most = len(header.encode()), self._target.max_file_bytes
+        empty_size, most = len(header.encode()), self._most_bytes
         if empty_size + size > most:
             reason = f"its row takes {size} bytes: with the header that is more than a file may hold ({most})"
             self._packing.ended.extend((change_id, "rejected", reason) for change_id in change_ids)

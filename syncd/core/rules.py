@@ -48,6 +48,7 @@ class Rules:
         """Fields whose values are left alone."""
         self._only_set = frozenset(name for name, rule in push.rules.items() if rule.only_set)
         self._never = {name: frozenset(map(_plain, rule.never)) for name, rule in push.rules.items() if rule.never}
+        self._named = self.of_marketo | self._only_set | self._never.keys()
 
     def apply(self, cells: Cells, known: Known, cleared: Collection[str | None] = (None,)) -> Cells | Stopped:
         """The cells that are to be sent, or why none are. A cell that is one of `cleared` clears its field."""
@@ -59,6 +60,8 @@ class Rules:
 
     def narrow(self, cells: Cells, known: Known, cleared: Collection[str | None] = (None,)) -> Cells:
         """The cells that the fields' rules let pass."""
+        if self._named.isdisjoint(cells):
+            return cells
         return {name: cell for name, cell in cells.items() if self._lets_pass(name, cell, known, cleared)}
 
     def _lets_pass(self, name: str, cell: str | None, known: Known, cleared: Collection[str | None]) -> bool:
