@@ -186,10 +186,18 @@ def _read_file(endpoint: str, limit: int) -> Callable[[Reply], Awaitable[bytes]]
 
 def _parse(body: bytes) -> dict[str, Any] | None:
     try:
-        parsed = orjson.loads(body)
+        return _envelope(orjson.loads(body))
     except orjson.JSONDecodeError:
+        return _parse_leniently(body)
+
+
+def _parse_leniently(body: bytes) -> dict[str, Any] | None:
+    """Half of a character, as of a text that was cut amid an emoji, becomes "?": a reply that says what was done must not be lost for it."""
+    try:
+        whole = json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace")
+        return _envelope(orjson.loads(whole))
+    except (ValueError, RecursionError):  # no UTF-8, no JSON, or nested without end
         return None
-    return _envelope(parsed)
 
 
 def _parse_exactly(body: bytes) -> dict[str, Any] | None:

@@ -92,6 +92,12 @@ async def test_a_skipped_record_tells_its_first_reason(wire: Wire, sync: SyncLea
     assert answer.records == [Synced("written", 50), Synced("skipped", None, code, message)]
 
 
+async def test_a_reason_that_was_cut_amid_a_character_is_a_reason(wire: Wire, sync: SyncLeads) -> None:
+    """As JSON it is half of a surrogate pair; were the answer no answer, the same records would be sent for ever."""
+    wire.script += [answered(UPDATED, skipped('[{"code": "1006", "message": "Invalid value \\ud83d"}]'))]
+    assert (await write(sync)).records == [Synced("written", 51), Synced("skipped", None, "1006", "Invalid value ?")]
+
+
 @pytest.mark.parametrize(
     "entries",
     [
