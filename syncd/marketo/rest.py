@@ -192,7 +192,7 @@ def _parse(body: bytes) -> dict[str, Any] | None:
 
 
 def _parse_leniently(body: bytes) -> dict[str, Any] | None:
-    """Half of a character, as of a text that was cut amid an emoji, becomes "?": a reply that says what was done must not be lost for it."""
+    """Half of a character, as of a text that was cut amid an emoji, becomes "?": what was done is told all the same."""
     try:
         whole = json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace")
         return _envelope(orjson.loads(whole))
