@@ -210,5 +210,5 @@ def test_any_reply_is_an_answer_or_a_fault(content: bytes, status: int, headers:
                 await call
 
     asyncio.run(scenario())
-    assert bytes(got) in (b"", content, content[start:]) or content[start:].startswith(got)
+    assert content.startswith(got) or content[start:].startswith(got)  # of a 206, which is the rest already, or of the whole
     assert size is None or start + len(got) <= size + 1
