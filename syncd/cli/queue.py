@@ -14,17 +14,21 @@ from syncd.cli.opening import open_pool
 from syncd.cli.render import _plain, _state, _table, moment, span
 from syncd.core.settings import Instance, Settings
 from syncd.core.states import IN_QUEUE
-from syncd.store import jobs
+from syncd.core.words import counted
+from syncd.store import batches, jobs
+from syncd.store.batches import Batch, Synced
 from syncd.store.jobs import JobStatus
 
 KEPT_FOR = timedelta(days=7)
 """How long Marketo knows a batch (protocol 4)."""
 LATEST = 10
+CALLS = {"open": "gathering", "submitting": "under way", "unconfirmed": "without an answer"}
+LATELY = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Of one instance. The slots are ours: what others have in Marketo's queue can't be seen."""
+    """Of one instance. The slots are ours: what others have in Marketo's queue can't be seen. `answered` are calls of the last day."""
 
     name: str
     slots_used: int
@@ -33,6 +37,8 @@ class Queue:
     chunks_waiting: int
     live: Sequence[JobStatus]
     ended: Sequence[JobStatus]
+    batches: Sequence[Batch]
+    answered: Synced
 
 
 async def read(settings: Settings, instances: Sequence[Instance], everything: bool, now: datetime) -> list[Queue]:
@@ -45,7 +51,9 @@ async def read(settings: Settings, instances: Sequence[Instance], everything: bo
             used = sum(job.state in IN_QUEUE for job in live)
             importing = sum(job.state == "importing" for job in live)
             waiting = await jobs.chunks_waiting(pool, instance.name)
-            queues.append(Queue(instance.name, used, instance.limits.import_slots, importing, waiting, live, ended))
+            under_way, answered = await batches.live(pool, instance.name), await batches.answered(pool, instance.name, now - LATELY)
+            slots = instance.limits.import_slots
+            queues.append(Queue(instance.name, used, slots, importing, waiting, live, ended, under_way, answered))
         return queues
 
 
@@ -59,11 +67,23 @@ def shown(queue: Queue, now: datetime) -> RenderableType:
     facts = _table("", "", title=queue.name, header=False)
     facts.add_row("slots", f"{queue.slots_used} of at most {queue.slots_allowed} taken, {queue.importing} importing; others' can't be seen")
     facts.add_row("chunks that wait for a slot", f"{queue.chunks_waiting:,}")
+    facts.add_row("calls of Sync Leads", _batches(queue))
     parts: list[RenderableType] = [facts]
     parts.append(_live(queue.live, now) if queue.live else Text("no import is under way"))
     if queue.ended:
         parts.append(_ended(queue.ended, now))
     return Group(*(Padding(part, (0, 0, 1, 0)) for part in parts))
+
+
+def _batches(queue: Queue) -> str:
+    by_state: dict[str, list[int]] = {}
+    for batch in queue.batches:
+        by_state.setdefault(batch.state, []).append(batch.row_count)
+    told = [f"{len(rows):,} {CALLS[state]} ({counted(sum(rows), 'lead')})" for state, rows in by_state.items()]
+    lately = queue.answered
+    ends = {"applied": lately.applied, "rejected": lately.rejected, "unverified": lately.unverified, "sent again": lately.retried}
+    told.append(f"{lately.calls:,} answered in 24 h: {', '.join(f'{count:,} {end}' for end, count in ends.items())}")
+    return "; ".join(told)
 
 
 def _live(found: Sequence[JobStatus], now: datetime) -> Table:

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from syncd.core.words import commands_of, counted, moment, span
 from syncd.page.html import Html, element, joined, table
 from syncd.page.words import ago, entry, number, standing, state
-from syncd.store.board import InstanceBoard, Slot, Synced
+from syncd.store.batches import Synced
+from syncd.store.board import InstanceBoard, Slot
 from syncd.store.jobs import JobStatus
 from syncd.store.status import PushStatus
 

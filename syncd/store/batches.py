@@ -30,6 +30,17 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Synced:
+    """Answered calls of Sync Leads, and what became of their changes."""
+
+    calls: int
+    applied: int
+    rejected: int
+    unverified: int
+    retried: int
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The end of a record's changes; `pending` sends them again, `file` too, but not by Sync Leads."""
 
@@ -53,6 +64,11 @@ UPDATE syncd.outbox SET state = 'in_batch', waits_for = NULL, reason = NULL, adm
        sync_batch_id = ($2::bigint[])[width_bucket(id, $1::bigint[])], ordinal = ($3::int[])[width_bucket(id, $1::bigint[])],
        passed = ($4::bigint[])[width_bucket(id, $1::bigint[])]
  WHERE id = ANY ($1::bigint[]) AND state = 'pending'
+"""
+SYNCED = """
+SELECT count(*) AS calls, coalesce(sum(applied), 0)::bigint AS applied, coalesce(sum(rejected), 0)::bigint AS rejected,
+       coalesce(sum(unverified), 0)::bigint AS unverified, coalesce(sum(retried), 0)::bigint AS retried
+  FROM syncd.sync_batch WHERE instance = $1 AND ended_at >= $2 AND state = 'settled'
 """
 LIVE = """
 SELECT id, push, state, urgent, lookup_field, partition, row_count, byte_count, opened_at, submitted_at FROM syncd.sync_batch
@@ -158,6 +174,13 @@ async def fill(
 async def live(pool: Pool, instance: str) -> list[Batch]:
     """The batches that have not ended: urgent ones first, then the oldest."""
     return [Batch(**row) for row in await pool.fetch(LIVE, instance)]
+
+
+async def answered(pool: Pool, instance: str, since: datetime) -> Synced:
+    """Those that have ended since then."""
+    row = await pool.fetchrow(SYNCED, instance, since)
+    assert row is not None, "a sum is a row"
+    return Synced(**row)
 
 
 async def records(pool: Pool, batch_id: int) -> list[tuple[int, str]]:

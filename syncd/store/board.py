@@ -10,7 +10,8 @@ from syncd.core.expect import LOOKS_BACK, queue_ends, walk_end
 from syncd.core.gauges import SLOTS, Strangers
 from syncd.core.polling import median
 from syncd.core.settings import Instance
-from syncd.store import deadletters, imports, jobs, slots, status
+from syncd.store import batches, deadletters, imports, jobs, slots, status
+from syncd.store.batches import Synced
 from syncd.store.deadletters import Selection, Summary
 from syncd.store.jobs import JobStatus
 from syncd.store.leases import Pool
@@ -32,11 +33,6 @@ PACE = """
 SELECT pull, count(*) AS windows, sum(leads)::bigint AS leads, min(least(planned_at, finished_at)) AS since
   FROM syncd.pull_window
  WHERE instance = $1 AND state = 'done' AND finished_at >= $2 AND finished_at <= $3 GROUP BY pull
-"""
-SYNCED = """
-SELECT count(*) AS calls, coalesce(sum(applied), 0)::bigint AS applied, coalesce(sum(rejected), 0)::bigint AS rejected,
-       coalesce(sum(unverified), 0)::bigint AS unverified, coalesce(sum(retried), 0)::bigint AS retried
-  FROM syncd.sync_batch WHERE instance = $1 AND ended_at >= $2 AND state = 'settled'
 """
 
 
@@ -61,17 +57,6 @@ class Slot:
     rows: int | None = None
     since: datetime | None = None
     expected_end: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Synced:
-    """Answered calls of Sync Leads, and what became of their changes."""
-
-    calls: int
-    applied: int
-    rejected: int
-    unverified: int
-    retried: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +111,7 @@ async def _board(pool: Pool, found: InstanceStatus, settings: Instance | None, n
         slots=await _slots(pool, found, settings, strangers, now),
         strangers=strangers,
         recent_jobs=(await jobs.ended(pool, name, now - RECENT, False, RECENT_JOBS))[::-1],
-        synced=await _synced(pool, name, now),
+        synced=await batches.answered(pool, name, now - RECENT),
         failures=failures,
         quota=_quota(found, settings),
     )
@@ -177,12 +162,6 @@ async def _slots(pool: Pool, found: InstanceStatus, settings: Instance | None, s
     board = [Slot("ours", job.state, job.id, job.push, job.row_count, job.submitted_at, end) for job, end in zip(ours, ends, strict=True)]
     board += [Slot("others", "taken")] * (strangers.slots if strangers is not None else 0)
     return [*board[:SLOTS], *[Slot("nobody", "free")] * (SLOTS - len(board))]
-
-
-async def _synced(pool: Pool, instance: str, now: datetime) -> Synced:
-    row = await pool.fetchrow(SYNCED, instance, now - RECENT)
-    assert row is not None, "a sum is a row"
-    return Synced(**row)
 
 
 def _quota(found: InstanceStatus, settings: Instance | None) -> Quota:

@@ -169,6 +169,15 @@ async def test_the_status_tells_of_pauses(syncd: Run, yaml: Yaml, pool: asyncpg.
 # ── jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+BATCHES = """
+INSERT INTO syncd.sync_batch (instance, push, urgent, lookup_field, row_count, byte_count, next_ordinal, opened_at, state, submitted_at,
+                              ended_at, applied, rejected, retried)
+VALUES ('acme', 'contacts', false, 'email', 12, 99, 12, now(), 'open', NULL, NULL, 0, 0, 0),
+       ('acme', 'contacts', true, 'email', 5, 99, 5, now(), 'settled', now(), now(), 3, 1, 1),
+       ('acme', 'contacts', true, 'email', 7, 99, 7, now(), 'settled', now(), now() - interval '25 hours', 7, 0, 0)
+"""
+
+
 async def test_the_queue_is_shown(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) -> None:
     now = datetime.now(UTC)
     settled_at = now - timedelta(hours=1)
@@ -185,12 +194,14 @@ async def test_the_queue_is_shown(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) ->
         1,
     ):
         await pool.execute(JOB, chunk, state, at, "reset by peer" if state == "unconfirmed" else None)
+    await pool.execute(BATCHES)
     code, out, err = await told(syncd, yaml, "jobs")
     assert (code, err) == (0, "")
     assert [" ".join(line.split()) for line in out.splitlines() if line.strip()] == [
         "acme",
         "slots 3 of at most 10 taken, 1 importing; others' can't be seen",
         "chunks that wait for a slot 0",
+        "calls of Sync Leads 1 gathering (12 leads); 1 answered in 24 h: 3 applied, 1 rejected, 0 unverified, 1 sent again",
         "job push chunk batch state rows bytes age looks last look message",
         "4 contacts 4 74 importing 10 2,000 5 min 4 2 min ago",
         "5 contacts 5 75 queued 10 2,000 4 min 4 2 min ago",
@@ -202,6 +213,8 @@ async def test_the_queue_is_shown(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) ->
     _, out, _ = await told(syncd, yaml, "jobs", "--all", "--json", "-i", "acme")
     (acme,) = json.loads(out)["instances"]
     assert (acme["slots_used"], acme["slots_allowed"], acme["importing"], acme["chunks_waiting"]) == (3, 10, 1, 0)
+    assert [(batch["state"], batch["row_count"]) for batch in acme["batches"]] == [("open", 12)]
+    assert acme["answered"] == {"calls": 1, "applied": 3, "rejected": 1, "unverified": 0, "retried": 1}
     assert [(job["id"], job["state"]) for job in acme["ended"]] == [(2, "settled"), (3, "refused")]
     assert {key: acme["ended"][0][key] for key in ("applied", "warned", "rejected")} == {"applied": 6, "warned": 1, "rejected": 3}
 

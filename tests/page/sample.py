@@ -6,7 +6,8 @@ from syncd.core.gauges import Strangers
 from syncd.core.settings import Limits
 from syncd.ops.recent import Trouble
 from syncd.page.render import Look
-from syncd.store.board import InstanceBoard, Quota, Slot, Stretch, Synced
+from syncd.store.batches import Synced
+from syncd.store.board import InstanceBoard, Quota, Slot, Stretch
 from syncd.store.deadletters import ByReason, Summary
 from syncd.store.holding import Hold
 from syncd.store.jobs import JobStatus
