@@ -171,8 +171,9 @@ async def _watch(rehearsal: Rehearsal, tasks: list["asyncio.Task[None]"]) -> Non
             for task in tasks:
                 if task.done():
                     task.result()
-            if (now.leads, now.changes, now.enqueued) != seen:
-                seen, moved_at = (now.leads, now.changes, now.enqueued), began
+            progress = (now.leads, now.changes, now.enqueued, now.due)  # at last it is the log alone that is read, by what it names
+            if progress != seen:
+                seen, moved_at = progress, began
             elif began - moved_at > stalled_after:
                 raise RehearsalError(f"nothing has moved for {stalled_after:.0f} s: {rehearsal.board.line(now)}; {_last_words(rehearsal)}")
             if not all(task.done() for task in tasks) or await _has_work(rehearsal):

@@ -127,7 +127,8 @@ async def read(connection: Connection, instance: str, pull: str, taken: Sequence
 
     Returns the windows of ids that waited for some.
     """
-    ids, noted = [each.lead_id for each in taken], [each.noted_at for each in taken]
+    in_order = sorted(taken, key=lambda each: each.lead_id)  # as notes lock them
+    ids, noted = [each.lead_id for each in in_order], [each.noted_at for each in in_order]
     return [row["window_id"] for row in await connection.fetch(READ, instance, pull, ids, noted, asked_at)]
 
 

@@ -11,7 +11,7 @@ from syncd.core.windows import Window
 from syncd.store import backfills, cursors, due, planning, pulls, routes
 from syncd.store.due import Due
 from syncd.store.leases import Lease, Pool
-from tests.store.outgoing import table
+from tests.store.outgoing import started, table, until_blocked
 
 T = [datetime(2026, 3, 2, 12, tzinfo=UTC) + timedelta(minutes=minute) for minute in range(10)]
 LEAD = """
@@ -189,3 +189,23 @@ def visit(node: dict[str, Any], walked: list[float]) -> None:
         walked.append(node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
     for child in node.get("Plans", ()):
         visit(child, walked)
+
+
+async def test_reading_and_noting_never_wait_for_each_other(pool: Pool, lease: Lease) -> None:
+    """Both go by the leads' ids: in the order in which they were taken, a note of two leads and their reading deadlocked."""
+    await note(lease, [2], T[0])
+    await note(lease, [1], T[1])
+    taken = await due.take(pool, "acme", "people", [], 10)
+    assert [each.lead_id for each in taken] == [2, 1]
+
+    async def read() -> None:
+        async with lease.transaction() as connection:
+            await due.read(connection, "acme", "people", taken, T[5])
+
+    async with lease.transaction() as connection:
+        await due.note(connection, "acme", "people", [1], "changed", T[6])
+        reading = started(read())
+        await until_blocked(pool, reading)
+        await due.note(connection, "acme", "people", [2], "changed", T[6])
+    await reading
+    assert await table(pool, "SELECT lead_id FROM syncd.lead_due ORDER BY 1") == [(1,), (2,)]
