@@ -152,15 +152,18 @@ async def test_windows_are_a_bar_in_order_of_time(house: Build) -> None:
 async def test_what_stands_still_is_said_first_with_its_remedy(house: Build) -> None:
     home = await house([PULL], [PUSH])
     await home.enqueue(("a@example.com", '{"firstName": "A"}'), ("b@example.com", '{"firstName": "B"}'))
-    await home.pool.execute("UPDATE syncd.outbox SET state = 'held', reason = '2 changes are more than hold_above' WHERE key LIKE 'a%'")
+    await home.pool.execute("UPDATE syncd.outbox SET state = 'held', reason = 'surge' WHERE key LIKE 'a%'")
+    await home.pool.execute(
+        "INSERT INTO syncd.guard (instance, push, digest, held_at, held_why) VALUES ('acme', 'contacts', '', now(), '2 are more than 1')"
+    )
     await home.pool.execute("UPDATE syncd.push SET state = 'blocked', message = '1003 no' WHERE push = 'contacts'")
     page = await page_of(home)
     told = [words(each) for each in page.iterfind(".//ul[@class='todo']/li")]
     assert "2 things need a person" in words(page.find(".//main/p"))
     assert any("The push contacts is blocked" in each and "1003 no" in each and "syncd check" in each for each in told)
-    assert any("1 change of contacts held" in each and "syncd release --instance acme --push contacts" in each for each in told)
+    assert any("1 change of contacts held" in each and "syncd release -i acme --push contacts" in each for each in told)
     (held,) = rows(page, "Held until an operator decides")
-    assert (held["push"], held["changes"], held["reason"]) == ("contacts", "1", "2 changes are more than hold_above")
+    assert (held["push"], held["changes"], held["reason"]) == ("contacts", "1", "2 are more than 1")
 
 
 async def test_a_pause_is_shown(house: Build) -> None:
