@@ -23,7 +23,8 @@ check: install   ## lint, types and import contracts only
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-test-system: install ## the unit under a real systemd, as root; says what it skips
+test-system: install ## what needs a real systemd, Chromium or Prometheus; as root installs them where apt-get can, and says what it skips
+	@tests/system/install.sh
 	$(BIN)/python -m pytest -m system -n 0 -rs
 
 prove: install   ## the heavy points of all issues, by name

@@ -19,6 +19,7 @@ from syncd.ops.clock import ManualClock
 from syncd.store import migrate
 from syncd.store.embedded import EmbeddedPostgres
 from syncd.store.pool import create_pool
+from tests import overhearing
 
 T = TypeVar("T")
 
@@ -35,6 +36,19 @@ UNSAFE_BUT_FAST = {
 }
 TEMPLATE = "syncd_template"
 _numbers = itertools.count(1)
+
+
+def pytest_configure() -> None:
+    overhearing.listen()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """No secret and no address has come out, whatever the test was about."""
+    yield
+    told = overhearing.let_out(item.nodeid, overhearing.take_finds())
+    if told is not None:
+        pytest.fail(told, pytrace=False)
 
 
 def on_its_own_loop(work: Coroutine[Any, Any, T]) -> T:
@@ -61,6 +75,7 @@ def postgres(postgres_directory: Path) -> Iterator[EmbeddedPostgres]:
 
     async def start() -> None:
         dsn = await server.start()
+        overhearing.SECRETS.add(str(urlsplit(dsn).password))
         connection = await asyncpg.connect(dsn)
         await connection.execute(f"CREATE DATABASE {TEMPLATE}")
         await connection.close()

@@ -170,27 +170,37 @@ def status(
     config: Config = DEFAULT_CONFIG,
     instance: Only = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with times in ISO 8601.")] = False,
+    watched: Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds, until Ctrl-C.")] = False,
 ) -> int:
-    """Show how far everything is: the daemon, pulls, pushes, exports and imports, today's calls and bytes."""
+    """Show what the status page shows: what needs a person, and how far everything is.
+
+    That is the daemon, pulls, pushes, exports and imports, failures by reason,
+    today's calls and bytes. It asks the database only.
+    """
     import orjson
 
     from syncd.cli import render
+    from syncd.cli import standing as work
     from syncd.cli.choosing import instance_of
-    from syncd.cli.opening import read_status
-    from syncd.store.status import as_json as plain
+    from syncd.store.board import as_json as plain
 
+    if watched and (as_json or not sys.stdout.isatty()):
+        raise typer.BadParameter("goes without --json" if as_json else "needs a terminal", param_hint="--watch")
     settings = _load(config)
     if instance:
         instance_of(settings, instance)
-    now = _wall_clock(None).now()
-    snapshot = [found for found in _finish(read_status(settings, now)) if instance in (None, found.name)]
-    if as_json:
-        print(orjson.dumps(plain(snapshot), option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode())  # noqa: T201 - the output
+    clock = _wall_clock(None)
+    if watched:
+        with contextlib.suppress(KeyboardInterrupt):
+            _finish(work.watch(settings, instance, clock))
         return 0
-    for found in snapshot:
-        render.show(render.status_of(found, now))
-    for name in {each.name for each in settings.instances if instance in (None, each.name)} - {found.name for found in snapshot}:
-        print(f"{name}: no daemon has worked for it yet, and no changes wait; start syncd run")  # noqa: T201 - the output
+    now = clock.now()
+    boards = _finish(work.read(settings, now))
+    if as_json:
+        found = plain([each for each in boards if instance in (None, each.status.name)], now)
+        print(orjson.dumps(found, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode())  # noqa: T201 - the output
+    else:
+        render.show(work.shown(settings, instance, boards, now))
     return 0
 
 

@@ -3,17 +3,15 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from syncd.core.settings import Database, Settings
+from syncd.core.settings import Database
 from syncd.daemon import database
-from syncd.store import schema, status
+from syncd.store import schema
 from syncd.store.embedded import DATABASE, ROLE, EmbeddedPostgres, EmbeddedPostgresError
 from syncd.store.leases import Pool
 from syncd.store.pool import create_pool
-from syncd.store.status import InstanceStatus
 
 
 @asynccontextmanager
@@ -68,10 +66,3 @@ async def upgrade(settings: Database) -> tuple[str | None, str | None]:
             return await migrate.upgrade(dsn)
     async with EmbeddedPostgres(settings.embedded) as server:
         return await migrate.upgrade(server.dsn)
-
-
-async def read_status(settings: Settings, now: datetime) -> list[InstanceStatus]:
-    """The snapshot as of `now`. Raises DatabaseUnavailable, SchemaMismatch."""
-    limits = {instance.name: instance.limits for instance in settings.instances}
-    async with open_pool(settings.database, "syncd status") as pool:
-        return await status.read(pool, now, limits)

@@ -4,6 +4,7 @@ from html import escape
 
 from syncd.core.words import without_addresses
 
+LONG = 24  # characters: a text that may be broken into lines
 VOID = frozenset({"br", "hr", "link", "meta", "rect"})
 
 
@@ -41,7 +42,8 @@ def table(caption: str, headings: list[str], rows: list[list[object]], numbers: 
     """A table whose first cells head their rows; `numbers` are the columns that are set to the right. It scrolls by itself on a phone."""
 
     def cell(column: int, value: object) -> Html:
-        kind = "n" if column in numbers else None
+        long = isinstance(value, str) and not isinstance(value, Html) and len(value) > LONG
+        kind = "n" if column in numbers else "long" if long else None
         return element("th", value, scope="row", class_=kind) if column == 0 else element("td", value, class_=kind)
 
     head = element("tr", *(element("th", each, scope="col", class_="n" if n in numbers else None) for n, each in enumerate(headings)))

@@ -10,7 +10,7 @@ from syncd.store.board import InstanceBoard, Stretch
 from syncd.store.status import ExportStatus, PullStatus
 
 WIDTH = 1000.0  # of a bar, in its own units
-THINNEST = 2.0
+THINNEST = 6.0
 STATES = ("done", "open", "blocked")
 
 

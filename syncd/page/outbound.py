@@ -27,7 +27,7 @@ def pushes_of(board: InstanceBoard, now: datetime) -> Html:
         element("ol", *(_slot(slot, now) for slot in board.slots), class_="slots"),
         element("h3", "The last 24 hours"),
         _jobs(board, now) if board.recent_jobs else element("p", "No import has ended.", class_="soft"),
-        element("p", _synced(board.synced)),
+        element("p", _synced(board.synced)) if board.synced.calls else None,
         joined(element("h3", "Failures"), _failures(board, now)) if board.failures.changes else None,
     )
 

@@ -146,7 +146,7 @@ def _quota(board: InstanceBoard, look: Look) -> Html:
         pace, concurrency = look.brakes[name]
         calls = f"{pace * limits.calls_per_20s:.0f} of {limits.calls_per_20s} calls in 20 s"
         told = f"{calls}, {max(1, int(concurrency * limits.concurrency))} of {limits.concurrency} at a time"
-        cards.append(_gauge("Pace that Marketo allows", round(pace * 100), 100, told))
+        cards.append(_gauge("Pace that Marketo allows, in %", round(pace * 100), 100, told))
     if size.allowed is not None and (size.completed or size.under_way):
         told = f"{megabytes(size.completed)} completed, {megabytes(size.under_way)} under way"
         cards.append(_gauge("Extract bytes today", size.completed + size.under_way, size.allowed, told))

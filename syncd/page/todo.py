@@ -43,6 +43,8 @@ def _todo(board: InstanceBoard, now: datetime) -> Iterator[Todo]:
     for push in found.pushes:
         if push.state == "blocked":
             yield Todo("bad", f"The push {push.name} is blocked", push.message or "", remedy_of("push_blocked"), ("syncd check",))
+        if push.state == "held":
+            yield Todo("bad", f"The push {push.name} is held", push.message or "", remedy_of("push_held"))
         if push.state == "not in the configuration" and push.live:
             waiting = f"{counted(sum(push.live.values()), 'change')} enqueued for it"
             yield Todo("warn", f"The push {push.name} is not in the configuration", waiting, "add it to the YAML, or discard them")

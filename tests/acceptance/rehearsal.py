@@ -20,6 +20,7 @@ from syncd.demo.traffic import INSTANCE, PULL, PUSH, Application, addressable
 from syncd.ops.clock import WallClock
 from syncd.simulator import Credentials, FaultRates, ForeignLoad, ImportModel, ScaledClock, Simulator, SimulatorSettings
 from syncd.store.leases import Connection
+from tests.overhearing import hear
 
 YAML = """\
 database: {{dsn: "{dsn}"}}
@@ -191,6 +192,8 @@ async def rehearsal(
                 if daemon.returncode is None:
                     daemon.send_signal(signal.SIGKILL)
                 await daemon.wait()
+            for number in range(len(one.daemons)):
+                hear(f"the log of daemon {number}", one.log(number))
             await connection.close()
 
 

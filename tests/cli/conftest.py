@@ -15,6 +15,7 @@ import pytest
 
 from syncd.cli.commands import run_command
 from syncd.simulator import Credentials, ScaledClock, Simulator, SimulatorSettings
+from tests.overhearing import hear
 
 NOT_OF_TESTS = ("SYNCD_", "ACME_", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
 LONGEST = 60.0  # seconds; generous, as machines of CI are slow
@@ -38,6 +39,7 @@ def syncd(capfd: pytest.CaptureFixture[str]) -> Run:
         capfd.readouterr()
         code = await asyncio.to_thread(run_command, [str(argument) for argument in arguments])
         captured = capfd.readouterr()
+        hear("stderr of a command", captured.err)
         return Ran(code, captured.out, captured.err)
 
     return run
@@ -89,8 +91,9 @@ def yaml(tmp_path: Path, database: str, marketo: Simulator) -> Yaml:
 class Process:
     """`python -m syncd …` with its output as it comes."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, what: str) -> None:
         self._process = process
+        self._what = what
         self._seen = ""
 
     async def line(self, pattern: str) -> str:
@@ -117,6 +120,11 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
+        assert self._process.stdout is not None
+        with contextlib.suppress(TimeoutError):  # a server that outlives it keeps it open
+            async with asyncio.timeout(1):
+                self._seen += (await self._process.stdout.read()).decode()
+        hear(f"the process syncd {self._what}", self._seen)
 
 
 Start = Callable[..., Awaitable[Process]]
@@ -139,7 +147,8 @@ async def start() -> AsyncIterator[Start]:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 env=environment | {"PYTHONUNBUFFERED": "1"} | further,
-            )
+            ),
+            str(arguments[0]),
         )
         processes.append(process)
         return process

@@ -15,6 +15,7 @@ import pytest
 
 from syncd.cli.failures import explain
 from tests.cli.conftest import Start, Yaml
+from tests.overhearing import hear
 
 MAY_MOUNT = os.geteuid() == 0 and shutil.which("unshare") is not None
 SMALL_DISK = """
@@ -89,6 +90,7 @@ def test_a_full_state_directory_is_one_line_and_1(yaml: Yaml) -> None:
         yaml.file.write_text(text.replace(f'dsn: "{yaml.dsn}"', f"embedded: {disk}/postgres"))
         command = ["unshare", "--mount", "sh", "-c", SMALL_DISK, "sh", disk, sys.executable, str(yaml.file)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    hear("syncd run", done.stderr)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert done.stderr.startswith(f"{disk}/postgres: ")
     assert done.stderr.endswith("the disk is full; free space there\n")

@@ -77,7 +77,7 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 def test_what_shows_something_shows_it_to_programs_too() -> None:
     showing = {path for path, command in commands(typer.main.get_command(app)) if "--json" in {o for p in command.params for o in p.opts}}
     assert showing >= {
-        *(("check",), ("status",), ("jobs",), ("plan",)),
+        *(("check",), ("status",), ("jobs",), ("plan",), ("verify",)),
         *(("failures", "list"), ("failures", "show"), ("lead", "show")),
     }
 

@@ -83,5 +83,14 @@ def test_the_worst_comes_first_and_nothing_is_made_up() -> None:
     assert [each.commands for each in todo_of(never, NOW)] == [("syncd run",)]
 
 
+def test_a_push_that_a_bad_canary_has_stopped_needs_a_person() -> None:
+    found = instance()
+    stopped = replace(found.status.pushes[0], state="held", message="of a canary of 2 changes 1 failed")
+    told = todo_of(replace(found, status=replace(found.status, pushes=[stopped])), NOW)
+    assert [(each.level, each.why) for each in told if each.what == "The push contacts is held"] == [
+        ("bad", "of a canary of 2 changes 1 failed")
+    ]
+
+
 def test_without_an_instance_it_says_so() -> None:
     assert "No daemon has worked for any instance yet" in render.main(look())

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.overhearing import hear
+
 SYSTEMD = Path("/lib/systemd/systemd")
 MACHINE = Path(__file__).parent / "machine.sh"
 LONGEST = 300  # seconds
@@ -114,6 +116,7 @@ def seen() -> Seen:
     if why is not None:
         pytest.skip(f"the unit under a real systemd is not tried: {why}")
     out, log = run(DRIVER)
+    hear("syncd's log", log)
     points = {}
     for part in out.split("## ")[1:]:
         name, *lines = part.splitlines()
