@@ -63,7 +63,9 @@ def test_in_what_a_command_complains_of() -> None:
     assert heard()
 
 
-@pytest.mark.parametrize("said", [f"key {ADA}", f"{os.urandom(16).hex()}:rehearsal", "postgresql://syncd:hunter2@/syncd"])
+@pytest.mark.parametrize(
+    "said", [f"key {ADA}", f"{os.urandom(16).hex()}:rehearsal", "postgresql://syncd:hunter2@/syncd"], ids=["address", "token", "dsn"]
+)
 def test_in_what_a_process_says(said: str) -> None:
     overhearing.hear("a process", said)
     assert heard()
