@@ -29,7 +29,7 @@ async def filled(house: Build, leads: int, push: Push = PUSH) -> House:
     home = await house(pulls=[replace(PEOPLE, batch_size=500)], pushes=[push], leads=leads, checked=True)
 
     async def all_there() -> bool:
-        return await home.pool.fetchval("SELECT count(*) FROM syncd.lead") == leads
+        return await home.pool.fetchval("SELECT count(*) = $1 FROM syncd.lead", leads) is True
 
     await home.run(LONG, all_there)
     await home.run(130)  # the window is done, and the next one too
