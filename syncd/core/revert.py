@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Literal
 
 from syncd.core.batching import COMPANY_FIELDS
@@ -45,7 +46,12 @@ REASONS: Mapping[Reason, str] = {
 NOOP, ECHO = "noop", "echo"
 """How a change ends that is not sent; by an echo Marketo had its values already."""
 NOT_SENT = (NOOP, ECHO)
-_NO_SAY: tuple[str | None, bool, bool] = (None, False, False)
+_SaidBy = dict[str, tuple[str | None, bool, bool]]
+"""By field: the cell, whether it is known, and whether it went."""
+_NO_SAY = (None, False, False)
+MOST_SAID = 10_000
+_AS_WRITTEN = json.JSONDecoder(parse_int=str, parse_float=str)
+_AS_KEPT = json.JSONDecoder(parse_int=Decimal, parse_float=Decimal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,8 @@ class Frame:
     history_from: datetime
     senders: Mapping[str, Sender]
     coverage: Coverage
+    said: dict[tuple[object, ...], "_SaidBy"] = field(default_factory=dict, compare=False, repr=False)
+    """What changes with the same fields say, which most of an import have."""
 
     def covers(self, change: Settled) -> bool:
         """Whether the change is one of those."""
@@ -119,6 +127,7 @@ def revert(
     ours, others = _by_field(frame, filter(frame.covers, changes)), _by_field(frame, (c for c in changes if not frame.covers(c)))
     sent = {name: said for name, said in ours.items() if any(each.went for each in said)}
     first_at = min((each.sent_at for said in sent.values() for each in said if each.went), default=frame.until)
+    known = frozenset() if isinstance(lead, str) else frame.coverage.known(lead.pulls)
     before: dict[str, Before] = {}
     left: dict[str, Reason] = {}
     for name, said in sent.items():
@@ -126,7 +135,7 @@ def revert(
             left[name] = lead
         elif name in on_the_way:
             left[name] = "on_the_way"
-        elif name not in frame.coverage.known(lead.pulls):
+        elif name not in known:
             left[name] = "not_pulled"
         elif name in frame.sender.rules.of_marketo:
             left[name] = "ruled"
@@ -249,17 +258,26 @@ def _by_field(frame: Frame, changes: Iterable[Settled]) -> dict[str, list[_Said]
     return found
 
 
-def _said_by(frame: Frame, change: Settled) -> dict[str, tuple[str | None, bool, bool]]:
-    """By field: the cell, whether it is known, and whether it went."""
+def _said_by(frame: Frame, change: Settled) -> _SaidBy:
+    key = (change.push, change.state, change.fields, *(change.erased or ()))
+    said = frame.said.get(key)
+    if said is None:
+        if len(frame.said) >= MOST_SAID:
+            frame.said.clear()
+        said = frame.said[key] = _read(frame, change)
+    return said
+
+
+def _read(frame: Frame, change: Settled) -> _SaidBy:
     went, sender = change.state not in NOT_SENT, frame.senders.get(change.push)
     if change.erased is not None or sender is None:
         names = change.erased if change.erased is not None else json.loads(change.fields)
         return {name: (None, False, went) for name in names if _is_meant(frame, name)}
-    fields: dict[str, Any] = json.loads(change.fields, parse_int=str, parse_float=str)
+    fields: dict[str, Any] = _AS_WRITTEN.decode(change.fields)
     mended = sender.checks.spelled(fields)
     cells = {mended.get(name, name): _cell(value) for name, value in fields.items()}
     cells = {name: cell for name, cell in cells.items() if _is_meant(frame, name)}
-    said = dict.fromkeys(cells, _NO_SAY)
+    said: _SaidBy = dict.fromkeys(cells, _NO_SAY)
     if change.state == NOOP:
         return said
     for name, cell in sender.rules.narrow(cells, UNKNOWN).items():
@@ -284,8 +302,9 @@ def _stands(value: Any, cell: str | None, kind: str) -> bool:
     return bool(cell) and value is not None and kept(cell or "", kind) is None and _cell(value) == cell
 
 
+@lru_cache(maxsize=MOST_SAID)
 def _parsed(text: str | None) -> Any:
-    return None if text is None else json.loads(text, parse_int=Decimal, parse_float=Decimal)
+    return None if text is None else _AS_KEPT.decode(text)
 
 
 def _cell(value: Any) -> str | None:
