@@ -363,4 +363,4 @@ def _wall_clock(text: str | None) -> "WallClock":
     raise typer.BadParameter("needs SPEED@ORIGIN, such as 10@1760000000", param_hint="--clock")
 
 
-from syncd.cli import letters, operators, people, sources, tables, verifying  # noqa: E402, F401 - their commands, made of what stands above
+from syncd.cli import letters, operators, people, reverting, sources, tables, verifying  # noqa: E402, F401 - their commands, made of what stands above

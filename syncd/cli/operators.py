@@ -158,7 +158,7 @@ def release(
 
     settings = _load(config)
     chosen_instance = instance_of(settings, instance)
-    push_of(chosen_instance, push)
+    released = push_of(chosen_instance, push)
     found = _finish(work.look(settings.database, chosen_instance.name, push, plan, everything))
     print(*work.lines_of(push, found), sep="\n")  # noqa: T201 - this is the output
     if not found.anything:
@@ -166,6 +166,6 @@ def release(
     if not wanted("Let them go?", yes, "release"):
         print("nothing released")  # noqa: T201 - this is the output
         return 1
-    done, left = _finish(work.release(settings.database, chosen_instance.name, push, found))
-    print(*work.done_lines(push, found, done, left), sep="\n")  # noqa: T201 - this is the output
-    return 1 if left else 0
+    done = _finish(work.release(settings.database, chosen_instance.name, released, found))
+    print(*work.done_lines(push, found, done), sep="\n")  # noqa: T201 - this is the output
+    return 1 if done.left else 0

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from syncd.cli.failures import USAGE, Refused
 from syncd.cli.opening import open_pool
 from syncd.cli.render import printable
-from syncd.core.settings import Database
-from syncd.store import discarding, holding, pauses, pushes
+from syncd.core.settings import Database, Push
+from syncd.store import discarding, holding, pauses, pushes, reverting
 from syncd.store.holding import Hold
 from syncd.store.leases import Connection
 from syncd.store.pauses import Choice
@@ -52,46 +52,62 @@ def lines_of(push: str, found: Found) -> list[str]:
     return lines or [f"{push}: nothing is held"]
 
 
-async def release(database: Database, instance: str, push: str, found: Found) -> tuple[int, int]:
-    """Release what was found; returns how many changes were, and how many could not be, as something held their rows."""
-    done = left = 0
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How many changes were released, how many could not be, as something held their rows, and how many reverts had become untrue."""
+
+    released: int
+    left: int
+    overtaken: int
+
+
+async def release(database: Database, instance: str, push: Push, found: Found) -> Done:
+    """Release what was found."""
+    done = left = overtaken = 0
     async with open_pool(database, "syncd release") as pool, pool.acquire() as connection:
-        for hold in found.holds:
-            released = await _release(connection, instance, push, hold)
-            done, left = done + released, left + max(0, hold.changes - released)
         now = await discarding.time(connection)
+        for hold in found.holds:
+            cancelled = 0
+            if hold.plan_id is not None:
+                by_email = push.lookup_field == "email"
+                cancelled = await reverting.cancel_overtaken(connection, instance, push.name, hold.plan_id, by_email, now)
+            released = await _release(connection, instance, push.name, hold, hold.changes - cancelled)
+            done, left = done + released, left + max(0, hold.changes - cancelled - released)
+            overtaken += cancelled
         async with connection.transaction():
             for hold in found.holds:
                 if hold.plan_id is not None:
-                    await holding.plan_released(connection, instance, push, hold.plan_id, now)
-            await holding.settle_holds(connection, instance, push)
+                    await holding.plan_released(connection, instance, push.name, hold.plan_id, now)
+            await holding.settle_holds(connection, instance, push.name)
         if found.stopped is not None:
             async with connection.transaction():
                 await connection.execute(pauses.LOCK, instance)  # first, as whoever pauses has it first
-                await holding.known(connection, instance, push)
-                await holding.trust(connection, instance, push, now)
-                await pushes.let_go(connection, instance, push)
+                await holding.known(connection, instance, push.name)
+                await holding.trust(connection, instance, push.name, now)
+                await pushes.let_go(connection, instance, push.name)
                 await pauses.enforce(connection, instance, now)
-    return done, left
+    return Done(done, left, overtaken)
 
 
-async def _release(connection: Connection, instance: str, push: str, hold: Hold) -> int:
+async def _release(connection: Connection, instance: str, push: str, hold: Hold, changes: int) -> int:
     done = 0
     for _ in range(PATIENCE):
         done += await holding.release(connection, instance, push, hold.plan_id, hold.newest)
-        if done >= hold.changes:
+        if done >= changes:
             break
         await asyncio.sleep(TRY_AGAIN_AFTER)
     return done
 
 
-def done_lines(push: str, found: Found, done: int, left: int) -> list[str]:
+def done_lines(push: str, found: Found, done: Done) -> list[str]:
     """What became of it."""
-    lines = [f"{push}: {done:,} released"] if found.holds else []
+    lines = [f"{push}: {done.released:,} released"] if found.holds else []
+    if done.overtaken:
+        lines.append(f"{push}: {done.overtaken:,} reverts cancelled: their leads have changed in Marketo, or gone, since the plan was made")
     if found.stopped is not None:
         lines.append(f"{push}: goes on")
-    if left:
-        lines.append(f"{push}: {left:,} could not be, or were discarded meanwhile; run it again")
+    if done.left:
+        lines.append(f"{push}: {done.left:,} could not be, or were discarded meanwhile; run it again")
     return lines
 
 

@@ -65,7 +65,7 @@ def fate_of(found: Fate) -> RenderableType:
         table.add_row("ended", moment(found.settled_at))
     table.add_row("import job", _job(found))
     if found.retry_of is not None:
-        table.add_row("retry of", str(found.retry_of))
+        table.add_row("retry or revert of", str(found.retry_of))
     if found.retried_at is not None:
         table.add_row("retried", f"{moment(found.retried_at)}, as {_again(found)}")
     return table

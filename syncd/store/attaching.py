@@ -70,8 +70,8 @@ WITH chosen AS MATERIALIZED (
 ), ended AS (
     DELETE FROM syncd.outbox o USING chosen c WHERE o.id = c.id RETURNING o.*
 )
-INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, reason, attempt, created_at, settled_at)
-SELECT id, instance, push, key, key_norm, fields, 'cancelled', 'its backfill was not completed', attempt, created_at, $2 FROM ended
+INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, reason, attempt, created_at, settled_at, retry_of)
+SELECT id, instance, push, key, key_norm, fields, 'cancelled', $4, attempt, created_at, $2, retry_of FROM ended
 """
 WAITING = "SELECT id, changes FROM syncd.plan WHERE instance = $1 AND push = $2 AND kind = 'backfill' AND state = 'waiting' ORDER BY id"
 
@@ -195,12 +195,12 @@ async def to_waiting(connection: Connection, plan: int) -> int | None:
         return changes
 
 
-async def abandon(connection: Connection, plan: int, now: datetime) -> None:
+async def abandon(connection: Connection, plan: int, now: datetime, why: str = "its backfill was not completed") -> None:
     """making → discarded; its changes held → cancelled, a batch a transaction. What was broken off half way can be done again."""
     while True:
         async with connection.transaction():
             await ensure_partition(connection, now.date())
-            if (await connection.execute(CANCEL, plan, now, BATCH)).endswith(" 0"):
+            if (await connection.execute(CANCEL, plan, now, BATCH, why)).endswith(" 0"):
                 await connection.execute(ABANDON, plan, now)
                 await connection.execute(COMPLETED, plan)
                 return

@@ -61,17 +61,22 @@ SELECT k.key_norm, l.lead_id, false AS several FROM unnest($2::text[]) AS k (key
 """
 
 
+async def deleted(connection: Connection, instance: str, lookup_field: str, keys: Sequence[str]) -> list[str]:
+    """Those of the keys whose leads Marketo has deleted, all of them."""
+    rows = await connection.fetch(DELETED_BY_EMAIL if lookup_field == "email" else DELETED_BY_ID, instance, keys)
+    return [row["key_norm"] for row in rows]
+
+
 async def known(connection: Connection, instance: str, push: Push, changes: Iterable[PendingChange]) -> dict[str, Known]:
     """What the rules of the push need to know, by key; nothing where its keys are neither addresses nor ids."""
     if push.lookup_field not in LOOKUPS:
         return {}
     rules, keys = Rules(push), list({change.key_norm for change in changes})
     by_email = push.lookup_field == "email"
-    deleted: Sequence[str] = ()
+    gone: Sequence[str] = ()
     if rules.skips_deleted and await connection.fetchval(ANY_DELETED, instance):
-        rows = await connection.fetch(DELETED_BY_EMAIL if by_email else DELETED_BY_ID, instance, keys)
-        deleted = [row["key_norm"] for row in rows]
-    found = {key: Known(deleted=True) for key in deleted}
+        gone = await deleted(connection, instance, push.lookup_field, keys)
+    found = {key: Known(deleted=True) for key in gone}
     if rules.of_marketo:
         query = HAVING_BY_EMAIL if by_email else HAVING_BY_ID
         for row in await connection.fetch(query, instance, keys, sorted(rules.of_marketo)):
