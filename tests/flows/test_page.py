@@ -158,7 +158,7 @@ async def test_what_stands_still_is_said_first_with_its_remedy(house: Build) -> 
     told = [words(each) for each in page.iterfind(".//ul[@class='todo']/li")]
     assert "2 things need a person" in words(page.find(".//main/p"))
     assert any("The push contacts is blocked" in each and "1003 no" in each and "syncd check" in each for each in told)
-    assert any("1 change of contacts held" in each and "syncd release --instance acme --push contacts" in each for each in told)
+    assert any("1 change of contacts held" in each and "syncd release -i acme --push contacts" in each for each in told)
     (held,) = rows(page, "Held until an operator decides")
     assert (held["push"], held["changes"], held["reason"]) == ("contacts", "1", "2 changes are more than hold_above")
 
