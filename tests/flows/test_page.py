@@ -152,7 +152,9 @@ async def test_windows_are_a_bar_in_order_of_time(house: Build) -> None:
 async def test_what_stands_still_is_said_first_with_its_remedy(house: Build) -> None:
     home = await house([PULL], [PUSH])
     await home.enqueue(("a@example.com", '{"firstName": "A"}'), ("b@example.com", '{"firstName": "B"}'))
-    await home.pool.execute("UPDATE syncd.outbox SET state = 'held', reason = '2 changes are more than hold_above' WHERE key LIKE 'a%'")
+    await home.pool.execute("UPDATE syncd.outbox SET state = 'held' WHERE key LIKE 'a%'")
+    guard = "INSERT INTO syncd.guard (instance, push, digest, held_at, held_why) VALUES ('acme', 'contacts', 'd', now(), $1)"
+    await home.pool.execute(guard, "2 changes are more than hold_above")
     await home.pool.execute("UPDATE syncd.push SET state = 'blocked', message = '1003 no' WHERE push = 'contacts'")
     page = await page_of(home)
     told = [words(each) for each in page.iterfind(".//ul[@class='todo']/li")]
