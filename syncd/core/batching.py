@@ -1,7 +1,8 @@
 """What goes by Sync Leads instead of a file, and in which form (protocol 4)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
 
 MOST_RECORDS = 300
 MOST_BYTES = 900_000
@@ -31,6 +32,10 @@ COMPANY_FIELDS = frozenset(
 """REST names of Marketo's own fields of a lead's company, which Sync Leads does not write. Describe does not tell them from others."""
 
 
+GATHER = timedelta(seconds=5)
+"""How long a batch that is not full waits for more records: one call costs as much as another."""
+
+
 class Number(str):
     """A JSON number by its very digits."""
 
@@ -46,6 +51,12 @@ class Truth(str):
 def sync_is_cheaper(row_count: int, byte_count: int) -> bool:
     """Whether rows that fill no file cost fewer calls by Sync Leads, where those of several column sets share a call."""
     return max(row_count / MOST_RECORDS, byte_count / MOST_BYTES) <= CALLS_OF_A_FILE
+
+
+def may_go_by_sync(list_id: int | None, columns: Iterable[str], row_count: int, byte_count: int, by_file: bool) -> bool:
+    """Whether rows of one column set that fill no file go by Sync Leads. `by_file`: it would not have some of them."""
+    writable = list_id is None and not by_file and COMPANY_FIELDS.isdisjoint(columns)
+    return writable and sync_is_cheaper(row_count, byte_count)
 
 
 def record_of(lookup_field: str, key: str, cells: Mapping[str, str | None]) -> str:

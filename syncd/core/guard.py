@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
-from syncd.core.settings import Push
+from syncd.core.settings import Guard, Push
+from syncd.core.words import moment
 
 CanaryState = Literal["none", "under_way", "good", "bad"]
 Why = Literal["first", "mapping", "surge"]
@@ -165,6 +166,43 @@ def bad_canary(size: int, failed: Collection[tuple[str, str, int]], cancelled: i
     often = sorted(failed, key=lambda each: (-each[2], each[1]))[:3]
     reasons = "; ".join(f"{count:,} times {reason[:200]}" for _, reason, count in often)
     return f"of a canary of {size - cancelled:,} changes {total:,} failed ({how}), of which {percent(most)} may: {reasons}. {commands}"
+
+
+def guard_notes(
+    guard: Guard,
+    known: Known | None,
+    digest: str,
+    surge: tuple[datetime, int] | None,
+    pending: int,
+    creating: int,
+    created: int,
+    now: datetime,
+) -> list[str]:
+    """What the guard would do with what waits, for a plan. `surge`: since when more came than may, and how many at least."""
+    notes = []
+    before = known is not None and known.digest == digest
+    if known is not None and before and known.canary in ("under_way", "bad"):
+        what = "a canary is under way: nothing else goes before it has ended well"
+        notes.append(f"the guard: {what if known.canary == 'under_way' else 'its canary was bad, and the push is held'}")
+    elif known is None or not before or canary_is_due(known, surge is not None, now):
+        first = min(guard.canary, pending)
+        notes.append(f"the guard would send {first:,} first, and hold the rest until these have ended well: of them {_may_fail(guard)}")
+    if surge is not None and guard.hold_above is not None:
+        since, changes = surge
+        notes.append(
+            f"the guard would then hold {changes:,} at least, made since {moment(since)}: "
+            f"more than {guard.hold_above:,} came within an hour (hold_above)"
+        )
+    if guard.max_created is not None and creating > max(0, guard.max_created - created):
+        beyond = creating - max(0, guard.max_created - created)
+        notes.append(
+            f"the guard would hold what creates {beyond:,} of {creating:,} leads: {guard.max_created:,} a day may be (max_created)"
+        )
+    return notes
+
+
+def _may_fail(guard: Guard) -> str:
+    return f"{percent(guard.canary_max_failures)} may fail"
 
 
 def percent(share: Decimal) -> str:

@@ -22,6 +22,9 @@ V = TypeVar("V", str, str | None)
 LONGEST_NAME = 255
 """Characters: Marketo has no longer names."""
 
+ASKED_ONCE_MORE = ": describe is asked once more before it is rejected"
+"""What the reason of a change has more, as long as it waits for that."""
+
 MOST_PLANS = 10_000
 """Column sets that are remembered; nullable columns make thousands."""
 
@@ -139,7 +142,7 @@ def waiting_for(refusal: Refusal, vanished: Collection[str]) -> str:
     """What a change that is set aside is told."""
     if refusal.lacks in vanished:
         return refusal.reason
-    return f"{refusal.reason}: describe is asked once more before it is rejected"
+    return refusal.reason + ASKED_ONCE_MORE
 
 
 def _check_of(field: KnownField, mend: Mend) -> Check:

@@ -35,7 +35,7 @@ def without_addresses(text: str) -> str:
     return _ADDRESS.sub("…@…", text)
 
 
-def commands_of(instance: str, push: str, plan_id: int | None) -> tuple[str, str]:
-    """What lets held changes go, and what cancels them: those of a plan, or those that the push's guard holds."""
+def commands_of(instance: str, push: str, plan_id: int | None) -> tuple[str, str, str]:
+    """What tells what held changes would do, what lets them go, and what cancels them: of a plan, or those that the push's guard holds."""
     which = f"-i {instance} --push {push}" + ("" if plan_id is None else f" --plan {plan_id}")
-    return f"syncd release {which}", f"syncd discard {which}" + (" --held" if plan_id is None else "")
+    return f"syncd plan {which}", f"syncd release {which}", f"syncd discard {which}" + (" --held" if plan_id is None else "")

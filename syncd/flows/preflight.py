@@ -16,7 +16,7 @@ from syncd.core.mirror import Vocabulary
 from syncd.core.pack import Packing, Target
 from syncd.core.preflight import Preflight
 from syncd.core.rules import Known, Rules
-from syncd.core.settings import Instance, Push
+from syncd.core.settings import Instance, Pull, Push
 from syncd.flows.loop import Idle
 from syncd.marketo.imports import envelope_bytes
 from syncd.ops.metrics import Metrics
@@ -59,7 +59,7 @@ class Checks:
         self._told: set[str] = set()
         self._to_unpark: list[tuple[str, str | None]] = [(name, None) for name in self._pushes]  # the settings may be others now
         self._ask_at = datetime.min.replace(tzinfo=clock.now().tzinfo)
-        self._all_by_index = all(push.lookup_field in mirrored.LOOKUPS for push in instance.pushes)
+        self._all_by_index = all_by_index(instance.pushes)
         self._turn = asyncio.Lock()  # the packer's and the syncer's
         self._log = log.bind(instance=instance.name)
 
@@ -93,15 +93,9 @@ class Checks:
         An import for a list also puts its leads on that list. Where keys are other than addresses and ids, nobody can tell by them
         when a lead was last changed.
         """
-        if not self._owned or push.list_id is not None or not self._all_by_index:
+        if not self._all_by_index:
             return None
-        changes = [change for change in seen.changes if change.key_norm and change.key_norm not in seen.claimed]
-        leads = await mirrored.mirrored(connection, self._instance, push.lookup_field, changes)
-        mirror = Mirror(leads, self._owned, self.of(push).kinds)
-        candidates = await asyncio.to_thread(mirror.candidates, changes, push.lookup_field)
-        if not candidates:
-            return None
-        return mirror.only(await mirrored.untouched(connection, self._instance, candidates))
+        return await echoes(connection, self._instance, push, seen, self._owned, self.of(push).kinds)
 
     def note(self, packing: Packing) -> None:
         """Tell of the fields that changes have come to wait for, each once."""
@@ -125,7 +119,7 @@ class Checks:
     async def _turn_to(self, fields: Sequence[KnownField], vocabulary: Vocabulary) -> None:
         """Another answer of describe: what is packed already may have lost its field, and what waits may have it."""
         self._checks = {name: Preflight(fields, push.lookup_field, push.mend) for name, push in self._pushes.items()}
-        self._owned = {pull.name: frozenset(vocabulary.owned(pull) or ()) for pull in self._pulls}
+        self._owned = owned_by(self._pulls, vocabulary)
         vanished = self._vanished()
         if vanished:
             async with self._lease.transaction() as connection:
@@ -152,6 +146,37 @@ class Checks:
             self._log.info("changes_unparked", push=push, field=field, changes=count)
 
 
+def all_by_index(pushes: Iterable[Push]) -> bool:
+    """Whether the mirror can tell by the keys of all pushes when a lead was last changed."""
+    return all(push.lookup_field in mirrored.LOOKUPS for push in pushes)
+
+
+def owned_by(pulls: Iterable[Pull], vocabulary: Vocabulary) -> dict[str, frozenset[str]]:
+    """The fields that each pull asks for."""
+    return {pull.name: frozenset(vocabulary.owned(pull) or ()) for pull in pulls}
+
+
+async def echoes(
+    connection: Connection,
+    instance: str,
+    push: Push,
+    seen: Claimable,
+    owned: Mapping[str, frozenset[str]],
+    kinds: Mapping[str, str],
+    gone: Mapping[str, int] | None = None,
+) -> Mirror | None:
+    """What Marketo has already of what was seen, of keys by which the mirror can tell (store/mirrored.py)."""
+    if not owned or push.list_id is not None:
+        return None
+    changes = [change for change in seen.changes if change.key_norm and change.key_norm not in seen.claimed]
+    leads = await mirrored.mirrored(connection, instance, push.lookup_field, changes, gone)
+    mirror = Mirror(leads, owned, kinds)
+    candidates = await asyncio.to_thread(mirror.candidates, changes, push.lookup_field)
+    if not candidates:
+        return None
+    return mirror.only(await mirrored.untouched(connection, instance, candidates))
+
+
 def ruled(target: Target, push: Push, known: Mapping[str, Known]) -> Target:
     """The same, with what the mirror knows of the keys; leads that may only be updated are named by their ids."""
     ids = {key: lead.lead_id for key, lead in known.items() if lead.lead_id is not None} if push.mode == "update_only" else {}
@@ -160,6 +185,10 @@ def ruled(target: Target, push: Push, known: Mapping[str, Known]) -> Target:
 
 def target_of(push: Push, checks: Checks | None) -> Target:
     """What the push packs for."""
-    against = checks.of(push) if checks is not None else None
+    return target_for(push, checks.of(push) if checks is not None else None)
+
+
+def target_for(push: Push, against: Preflight | None) -> Target:
+    """The same, by its checks themselves."""
     size, around = push.max_body_bytes, envelope_bytes(push.format)
     return Target(push.lookup_field, push.format, size, around, push.clear_with, push.list_id, checks=against, rules=Rules(push))

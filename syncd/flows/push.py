@@ -10,7 +10,7 @@ from hashlib import sha256
 
 import structlog
 
-from syncd.core.batching import COMPANY_FIELDS, sync_is_cheaper
+from syncd.core.batching import may_go_by_sync
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
 from syncd.core.hours import may_import
@@ -26,7 +26,7 @@ from syncd.flows.preflight import Checks, ruled, target_of
 from syncd.marketo.imports import Imports, Submitted
 from syncd.ops.metrics import Metrics
 from syncd.store import chunks, imports, outbox, pushes, ruling
-from syncd.store.chunks import Chunk, OpenChunk
+from syncd.store.chunks import Chunk
 from syncd.store.imports import Job
 from syncd.store.leases import Lease
 from syncd.store.outbox import kin_of
@@ -97,7 +97,7 @@ class Packer:
             rare: list[int] = []
             rows = 0
             for chunk in await chunks.old_open(connection, self.instance, push.name, now - push.flush_after):
-                if not _may_go_by_sync(push, chunk):
+                if not may_go_by_sync(push.list_id, chunk.columns, chunk.row_count, chunk.byte_count, chunk.by_file):
                     worked += await chunks.seal(connection, chunk.id, now) is not None
                 elif rows + chunk.row_count <= CLAIM:
                     rare.append(chunk.id)
@@ -133,11 +133,6 @@ class Packer:
         if checks is not None:
             checks.note(packing)
         return len(seen.changes) - len(packing.left)
-
-
-def _may_go_by_sync(push: Push, chunk: OpenChunk) -> bool:
-    writable = push.list_id is None and not chunk.by_file and COMPANY_FIELDS.isdisjoint(chunk.columns)
-    return writable and sync_is_cheaper(chunk.row_count, chunk.byte_count)
 
 
 class Submitter:

@@ -10,7 +10,7 @@ from functools import partial
 import orjson
 import structlog
 
-from syncd.core.batching import MOST_BYTES, MOST_RECORDS
+from syncd.core.batching import GATHER, MOST_BYTES, MOST_RECORDS
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
 from syncd.core.hours import may_import
@@ -30,8 +30,6 @@ from syncd.store.outbox import kin_of
 
 log = structlog.get_logger()
 
-GATHER = timedelta(seconds=5)
-"""How long a batch that is not full waits for more records: one call costs as much as another."""
 FULL = 0.9
 """Of a call's bytes: the next record may not fit any more."""
 ABSENT_AFTER = timedelta(minutes=10)

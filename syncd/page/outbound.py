@@ -76,7 +76,7 @@ def _held(board: InstanceBoard, now: datetime) -> Html:
         plan = f"plan {hold.plan_id}" if hold.plan_id is not None else None
         some = ", ".join(map(str, hold.ids)) + (", …" if hold.changes > len(hold.ids) else "")
         rows.append([hold.push, number(hold.changes), some, plan, ago(hold.since, now) if hold.since else None, hold.why, *commands])
-    headings = ["push", "changes", "ids", "of", "since", "reason", "to let them go", "to cancel them"]
+    headings = ["push", "changes", "ids", "of", "since", "reason", "what they would do", "to let them go", "to cancel them"]
     return table("Held until an operator decides", headings, rows, frozenset({1}))
 
 

@@ -51,7 +51,7 @@ def _todo(board: InstanceBoard, now: datetime) -> Iterator[Todo]:
     for hold in found.holds:
         what = f"{counted(hold.changes, 'change')} of {hold.push} held"
         commands = commands_of(found.name, hold.push, hold.plan_id)
-        yield Todo("bad", what, hold.why or "", "let them go, or cancel them", commands)
+        yield Todo("bad", what, hold.why or "", "see what they would do, then let them go, or cancel them", commands)
     for job in found.live_jobs:
         if job.state == "unconfirmed" and now - job.submitted_at > UNCONFIRMED_FOR:
             yield Todo("warn", f"The import {job.id} is unconfirmed", job.message or "", remedy_of("import_unconfirmed"))

@@ -48,11 +48,12 @@ class Verdict:
     reason: str | None = None
 
 
-OPEN = """
+OPEN_READ = """
 SELECT id, row_count, byte_count, next_ordinal FROM syncd.sync_batch
  WHERE instance = $1 AND push = $2 AND state = 'open' AND NOT urgent AND lookup_field = $3 AND partition IS NOT DISTINCT FROM $4
- ORDER BY id DESC LIMIT 1 FOR UPDATE
+ ORDER BY id DESC LIMIT 1
 """
+OPEN = OPEN_READ + " FOR UPDATE"
 NEW = """
 INSERT INTO syncd.sync_batch (instance, push, urgent, lookup_field, partition, row_count, byte_count, next_ordinal, opened_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id
@@ -119,9 +120,9 @@ OF_REMOVED_PUSHES = "SELECT id FROM syncd.sync_batch WHERE instance = $1 AND sta
 DELETE_OPEN = "DELETE FROM syncd.sync_batch WHERE id = $1 AND state = 'open' RETURNING id"
 
 
-async def open_one(connection: Connection, instance: str, push: Push) -> PackedBatch | None:
+async def open_one(connection: Connection, instance: str, push: Push, *, lock: bool = True) -> PackedBatch | None:
     """The push's batch that takes records still; locked."""
-    row = await connection.fetchrow(OPEN, instance, push.name, push.written_by, push.partition)
+    row = await connection.fetchrow(OPEN if lock else OPEN_READ, instance, push.name, push.written_by, push.partition)
     return PackedBatch(row["id"], row["row_count"], row["byte_count"], row["next_ordinal"]) if row is not None else None
 
 

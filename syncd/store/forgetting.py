@@ -18,27 +18,26 @@ KEEP = """
 INSERT INTO syncd.forgotten (instance, hash) SELECT $1, h.hash FROM (SELECT DISTINCT unnest($2::bytea[]) AS hash ORDER BY 1) h
 ON CONFLICT (instance, hash) DO NOTHING
 """
-# What was pending is a failure of nobody's, as nothing is left to be sent again: it has been seen to.
 # The hashes of a change are made once, and looked up each by itself: as a join it was planned to hash every change for every person.
+CHANGES = """
+SELECT c.id
+  FROM (SELECT c.id, ARRAY[syncd.person_hash(k.inner_pad, k.outer_pad, $1, $3, c.key),
+                           syncd.person_hash(k.inner_pad, k.outer_pad, $1, 'email', c.email)] AS hashes
+          FROM syncd.forget_key k
+         CROSS JOIN (SELECT id, key, (SELECT e.value FROM jsonb_each_text(fields) e
+                                       WHERE lower(e.key) = 'email' LIMIT 1) AS email
+                       FROM syncd.outbox WHERE id = ANY ($2::bigint[]) OFFSET 0) c
+        OFFSET 0) c
+ WHERE (SELECT true FROM syncd.forgotten f WHERE f.instance = $1 AND f.hash = ANY (c.hashes) LIMIT 1)
+"""
+# What was pending is a failure of nobody's, as nothing is left to be sent again: it has been seen to.
 REFUSE_CHANGES = """
 WITH refused AS (
-    DELETE FROM syncd.outbox o
-     WHERE o.id = ANY (ARRAY(
-           SELECT c.id
-             FROM (SELECT c.id, ARRAY[syncd.person_hash(k.inner_pad, k.outer_pad, $1, $3, c.key),
-                                      syncd.person_hash(k.inner_pad, k.outer_pad, $1, 'email', c.email)] AS hashes
-                     FROM syncd.forget_key k
-                    CROSS JOIN (SELECT id, key, (SELECT e.value FROM jsonb_each_text(fields) e
-                                                  WHERE lower(e.key) = 'email' LIMIT 1) AS email
-                                  FROM syncd.outbox WHERE id = ANY ($2::bigint[]) OFFSET 0) c
-                   OFFSET 0) c
-            WHERE (SELECT true FROM syncd.forgotten f WHERE f.instance = $1 AND f.hash = ANY (c.hashes) LIMIT 1)))
-       AND o.state = 'pending'
-    RETURNING o.*
+    DELETE FROM syncd.outbox o WHERE o.id = ANY ($1::bigint[]) AND o.state = 'pending' RETURNING o.*
 ), told AS (
     INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, reason, attempt, created_at, settled_at, retry_of,
                                       retried_at, erased)
-    SELECT id, instance, push, '', '', '{}', 'rejected', $4, attempt, created_at, now(), retry_of, now(),
+    SELECT id, instance, push, '', '', '{}', 'rejected', $2, attempt, created_at, now(), retry_of, now(),
            ARRAY(SELECT jsonb_object_keys(fields)) FROM refused
 )
 SELECT id FROM refused
@@ -84,10 +83,18 @@ async def known_leads(connection: Connection, instance: str, rows: Sequence[Mirr
 
 async def refuse_changes(connection: Connection, instance: str, lookup_field: str, ids: Sequence[int]) -> set[int]:
     """pending → rejected, key and values erased, for those of the changes that are about forgotten people. Returns which."""
-    if await connection.fetchval(KEY_IF_NEEDED, instance) is None:
+    found = await changes(connection, instance, lookup_field, ids)
+    if not found:
         return set()
     await connection.execute(ENSURE_PARTITION)
-    return {row["id"] for row in await connection.fetch(REFUSE_CHANGES, instance, list(ids), kind_of(lookup_field), REFUSED)}
+    return {row["id"] for row in await connection.fetch(REFUSE_CHANGES, list(found), REFUSED)}
+
+
+async def changes(connection: Connection, instance: str, lookup_field: str, ids: Sequence[int]) -> set[int]:
+    """Those of the changes that are about forgotten people, whatever their state. Writes nothing."""
+    if await connection.fetchval(KEY_IF_NEEDED, instance) is None:
+        return set()
+    return {row["id"] for row in await connection.fetch(CHANGES, instance, list(ids), kind_of(lookup_field))}
 
 
 async def refuse_staged(connection: Connection, instance: str, export: int, fields: Sequence[str]) -> int:

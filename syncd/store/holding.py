@@ -189,6 +189,12 @@ async def known(connection: Connection, instance: str, push: str, *, share: bool
     return None if row is None else _known(row)
 
 
+async def look(connection: Connection, instance: str, push: str) -> Known | None:
+    """What the guard of a push knows, as of now."""
+    row = await connection.fetchrow(KNOWN, instance, push)
+    return None if row is None else _known(row)
+
+
 async def expect(connection: Connection, instance: str, push: str, digest: str, why: Why) -> None:
     """A canary is to go first, for settings of that digest."""
     await connection.execute(EXPECT, instance, push, digest, why)

@@ -90,8 +90,8 @@ SELECT id, instance, push, key, key_norm, fields, coalesce($3::jsonb -> ordinal:
   FROM ended
 """
 RUNS = """
-SELECT submitted_at, nullif(started_at, finished_at) AS started_at, finished_at FROM (
-    SELECT id, submitted_at, started_at, finished_at FROM syncd.import_job
+SELECT submitted_at, nullif(started_at, finished_at) AS started_at, finished_at, row_count FROM (
+    SELECT id, submitted_at, started_at, finished_at, row_count FROM syncd.import_job
      WHERE instance = $1 AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT $2) AS latest
  ORDER BY id
 """
@@ -217,9 +217,15 @@ async def end_changes(
 
 async def recent_runs(pool: Pool, instance: str, running: int, count: int = 25) -> list[timedelta]:
     """How long the latest jobs of ours ran, in the order of the queue, of which Marketo works on `running` at a time."""
+    return [run for run, _ in await recent_sizes(pool, instance, running, count)]
+
+
+async def recent_sizes(pool: Pool | Connection, instance: str, running: int, count: int = 25) -> list[tuple[timedelta, int]]:
+    """How long the latest jobs of ours ran, and how many rows each had."""
     # Those before them tell when the first of them could begin.
     rows = await pool.fetch(RUNS, instance, count + running)
-    return runs_of([Finished(**row) for row in rows], running)[-count:]
+    runs = runs_of([Finished(row["submitted_at"], row["started_at"], row["finished_at"]) for row in rows], running)
+    return list(zip(runs, (row["row_count"] for row in rows), strict=True))[-count:]
 
 
 async def longest_run(pool: Pool, instance: str, since: datetime, job_id: int) -> timedelta:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from syncd.core.merge import Mirrored
@@ -50,10 +50,15 @@ SELECT m.key_norm FROM unnest($2::text[], $3::bigint[], $4::timestamptz[]) AS m 
 """
 
 
-async def mirrored(connection: Connection, instance: str, lookup_field: str, changes: Sequence[PendingChange]) -> list[Mirrored]:
-    """What the mirror has of the leads of these changes, where nothing else is on its way to them."""
+async def mirrored(
+    connection: Connection, instance: str, lookup_field: str, changes: Sequence[PendingChange], gone: Mapping[str, int] | None = None
+) -> list[Mirrored]:
+    """What the mirror has of the leads of these changes, where nothing else is on its way to them.
+
+    `gone`: how many changes of a key are to count as ended, although they wait.
+    """
     rows = await connection.fetch(BY_EMAIL if lookup_field == "email" else BY_ID, instance, [change.id for change in changes])
-    ours = Counter(change.key_norm for change in changes)
+    ours = Counter(change.key_norm for change in changes) + Counter(gone or {})
     found: dict[str, Mirrored] = {}
     for row in rows:
         key = row["key_norm"]

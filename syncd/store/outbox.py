@@ -3,7 +3,7 @@
 A claim takes the oldest claimable rows by a partial index that holds nothing else: no scan, no big UPDATE, whatever waits behind.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -63,11 +63,12 @@ SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FR
 """
 # FOR SHARE: a settling transaction that is about to delete the claim either has done so before we look, or waits until the rows
 # that we make wait for its chunk are to be seen by it. No row waits for ever.
-CLAIMED_KEYS = """
+CLAIMED_KEYS_READ = """
 SELECT k.key_norm, k.chunk_id FROM syncd.key_claim k
  WHERE k.instance = $1 AND k.lookup_field = $2 AND k.key_norm = ANY ($3::text[])
- ORDER BY k.key_norm FOR SHARE
+ ORDER BY k.key_norm
 """
+CLAIMED_KEYS = CLAIMED_KEYS_READ + " FOR SHARE"
 RAISE_MARK = """
 INSERT INTO syncd.claim_mark AS m (instance, claimed_up_to) VALUES ($1, $2)
 ON CONFLICT (instance) DO UPDATE SET claimed_up_to = greatest(m.claimed_up_to, excluded.claimed_up_to)
@@ -95,11 +96,12 @@ SELECT late.id, later.names
           AND h.settled_at >= late.created_at - interval '1 day') later
  WHERE later.names IS NOT NULL
 """
-OPEN_CHUNKS = """
+OPEN_CHUNKS_READ = """
 SELECT id, columns, header, row_count, byte_count, next_ordinal FROM syncd.chunk
  WHERE instance = $1 AND push = $2 AND state = 'open' AND lookup_field = $3 AND format = $4
-   AND list_id IS NOT DISTINCT FROM $5 AND partition IS NOT DISTINCT FROM $6 FOR UPDATE
+   AND list_id IS NOT DISTINCT FROM $5 AND partition IS NOT DISTINCT FROM $6
 """
+OPEN_CHUNKS = OPEN_CHUNKS_READ + " FOR UPDATE"
 NEW_CHUNKS = """
 INSERT INTO syncd.chunk (instance, push, lookup_field, format, list_id, partition, columns, header,
                          row_count, byte_count, next_ordinal, opened_at)
@@ -172,9 +174,16 @@ async def claimable(
     if not rows:
         return Claimable((), {})
     seen = await _seen(connection, instance, push, rows, kin)
-    open_chunks = await connection.fetch(OPEN_CHUNKS, instance, push.name, push.lookup_field, push.format, push.list_id, push.partition)
+    chunks = await open_chunks(connection, instance, push)
     open_batch = await batches.open_one(connection, instance, push)
-    return Claimable(seen.changes, seen.claimed, [_open_chunk(row) for row in open_chunks], open_batch, seen.refused)
+    return Claimable(seen.changes, seen.claimed, chunks, open_batch, seen.refused)
+
+
+async def open_chunks(connection: Connection, instance: str, push: Push, *, lock: bool = True) -> list[PackedChunk]:
+    """The push's chunks that take rows still."""
+    query = OPEN_CHUNKS if lock else OPEN_CHUNKS_READ
+    rows = await connection.fetch(query, instance, push.name, push.lookup_field, push.format, push.list_id, push.partition)
+    return [_open_chunk(row) for row in rows]
 
 
 async def urgent(
@@ -223,8 +232,25 @@ async def these(connection: Connection, instance: str, push: Push, ids: Sequence
 async def _seen(connection: Connection, instance: str, push: Push, rows: Sequence[asyncpg.Record], kin: Sequence[str]) -> Claimable:
     refused = await forgetting.refuse_changes(connection, instance, push.lookup_field, [row["id"] for row in rows])
     rows = [row for row in rows if row["id"] not in refused] if refused else rows
+    claimed = await claimed_keys(connection, instance, push.lookup_field, rows)
+    changes = await changes_of(connection, instance, push, rows, claimed, kin)
+    await connection.execute(RAISE_MARK, instance, max((row["id"] for row in rows), default=0))
+    return Claimable(changes, claimed, refused=len(refused))
+
+
+async def claimed_keys(
+    connection: Connection, instance: str, lookup_field: str, rows: Sequence[asyncpg.Record], *, lock: bool = True
+) -> dict[str, int]:
+    """The keys of rows that unsettled chunks or batches have, and which."""
     keys = list({row["key_norm"] for row in rows})
-    claimed = {row["key_norm"]: row["chunk_id"] for row in await connection.fetch(CLAIMED_KEYS, instance, push.lookup_field, keys)}
+    found = await connection.fetch(CLAIMED_KEYS if lock else CLAIMED_KEYS_READ, instance, lookup_field, keys)
+    return {row["key_norm"]: row["chunk_id"] for row in found}
+
+
+async def changes_of(
+    connection: Connection, instance: str, push: Push, rows: Sequence[asyncpg.Record], claimed: Container[str], kin: Sequence[str]
+) -> list[PendingChange]:
+    """The rows as `pack` needs them: with what later changes have set already, where their keys are free."""
     mark = await connection.fetchval(MARK, instance) or 0
     late = [row for row in rows if (row["id"] <= mark or row["retry_of"] is not None) and row["key_norm"] not in claimed]
     overwritten: dict[int, frozenset[str]] = {}
@@ -241,18 +267,20 @@ async def _seen(connection: Connection, instance: str, push: Push, rows: Sequenc
         )
         overwritten = {row["id"]: frozenset(row["names"]) for row in found}
     nothing: frozenset[str] = frozenset()
-    changes = [
+    return [
         PendingChange(change_id, key, key_norm, fields, overwritten.get(change_id, nothing), retry_of or change_id, lacks)
-        for change_id, key, key_norm, fields, _, retry_of, lacks in rows
+        for change_id, key, key_norm, fields, _, retry_of, lacks, *_ in rows
     ]
-    await connection.execute(RAISE_MARK, instance, max((row["id"] for row in rows), default=0))
-    return Claimable(changes, claimed, refused=len(refused))
 
 
 async def _lock_oldest(connection: Connection, instance: str, push: str, limit: int, among: Sequence[int] | None) -> list[asyncpg.Record]:
-    """Read, and so lock, a piece at a time: rows of many kilobytes fill memory long before there are `limit` of them."""
+    """Read, and so lock, the oldest, or those `among`, as many as fit into memory."""
     query = connection.cursor(CLAIMABLE, instance, push, limit) if among is None else connection.cursor(AMONG, list(among))
-    cursor = await query
+    return await a_claims_worth(await query)
+
+
+async def a_claims_worth(cursor: asyncpg.cursor.Cursor) -> list[asyncpg.Record]:
+    """Read a piece at a time: rows of many kilobytes fill memory long before there are as many as a claim may have."""
     rows: list[asyncpg.Record] = []
     size, count = 0, PIECE
     while size < CLAIM_BYTES and (piece := await cursor.fetch(count)):

@@ -109,9 +109,9 @@ async def test_status_shows_what_is_held_and_how_to_go_on(syncd: Run, yaml: Yaml
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert (
         "contacts 2 0 s more than 400 changes came within an hour 2, 3 "
-        "syncd release -i acme --push contacts, or syncd discard -i acme --push contacts --held"
+        "syncd plan -i acme --push contacts, or syncd release -i acme --push contacts, or syncd discard -i acme --push contacts --held"
     ) in lines
-    assert any("plan 1 2 0 s all that is there 4, 5 syncd release -i acme --push contacts --plan 1," in line for line in lines)
+    assert any("plan 1 2 0 s all that is there 4, 5 syncd plan -i acme --push contacts --plan 1," in line for line in lines)
     _, out, _ = await told(syncd, yaml, "status", "--json")
     assert [hold["changes"] for hold in json.loads(out)["instances"][0]["holds"]] == [2, 2]
 

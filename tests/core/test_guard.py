@@ -17,6 +17,7 @@ from syncd.core.guard import (
     beyond_room,
     canary_is_due,
     digest_of,
+    guard_notes,
     may_go,
     not_of_a_surge,
     surge_from,
@@ -152,3 +153,24 @@ def test_a_bad_canary_is_told_in_numbers_with_the_most_frequent_reasons() -> Non
         "of a canary of 100 changes 96 failed (parked 2, rejected 93, unverified 1), of which 2% may: "
         "90 times a; 3 times b; 2 times d. syncd release"
     )
+
+
+def notes(known: Known | None, surge: tuple[datetime, int] | None = None, creating: int = 0, created: int = 0) -> list[str]:
+    return guard_notes(Guard(canary=200, hold_above=1000, max_created=50), known, "d", surge, 5000, creating, created, NOON)
+
+
+def test_a_plan_tells_what_the_guard_would_do() -> None:
+    good = Known("d", "good", begun_at=NOON - 2 * HOUR)
+    assert notes(good) == []
+    (first,) = notes(None)
+    assert first == "the guard would send 200 first, and hold the rest until these have ended well: of them 2% may fail"
+    assert notes(replace(good, digest="another")) == [first], "its settings are others"
+    assert notes(good, (NOON, 3000)) == [
+        first,
+        "the guard would then hold 3,000 at least, made since 2026-03-02 12:00:00Z: more than 1,000 came within an hour (hold_above)",
+    ]
+    assert len(notes(replace(good, begun_at=NOON), (NOON, 3000))) == 1, "a canary has gone within the hour"
+    assert notes(good, creating=70, created=10) == ["the guard would hold what creates 30 of 70 leads: 50 a day may be (max_created)"]
+    assert notes(good, creating=40, created=10) == []
+    assert "is held" in notes(replace(good, canary="bad"))[0]
+    assert "under way" in notes(replace(good, canary="under_way"))[0]

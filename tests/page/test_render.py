@@ -50,6 +50,7 @@ def test_one_of_each_thing_is_shown() -> None:
         "3 things need a person",
         "1,234,567 leads in the mirror",
         "3 changes of contacts held",
+        "syncd plan -i acme --push contacts --plan 4",
         "syncd release -i acme --push contacts --plan 4",
         "syncd discard -i acme --push contacts --plan 4",
         "The import 9 is unconfirmed",
