@@ -19,5 +19,6 @@ def upgrade() -> None:
         "guard",
         "verify",
         "rules",
+        "views",
     ):  # fmt: skip
         run_sql(Path(__file__).with_name(f"0006_{part}.sql"))
