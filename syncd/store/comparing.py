@@ -171,9 +171,9 @@ async def read(connection: Connection, view: Followed) -> Found:
             await connection.execute(LONGEST)
             await connection.execute(READ, view.id, view.generation, view.layout)
     except asyncpg.PostgresError as error:
-        if _is_ours(error) or connection.is_closed():
+        if is_ours(error) or connection.is_closed():
             raise
-        raise NotComparable(_told(error)) from None
+        raise NotComparable(told(error)) from None
     row = await connection.fetchrow(FOUND)
     assert row is not None
     return Found(**row)
@@ -227,13 +227,13 @@ def left_out(found: Found | Compared) -> str:
     return ", ".join(f"{count:,} {cause}" for count, cause in causes if count)
 
 
-def _is_ours(error: asyncpg.PostgresError) -> bool:
+def is_ours(error: asyncpg.PostgresError) -> bool:
     """Whether the database fails us, and not the view: it is away, is stopped, or full."""
     stopped = isinstance(error, asyncpg.OperatorInterventionError) and not isinstance(error, asyncpg.QueryCanceledError)
     return stopped or isinstance(error, asyncpg.InsufficientResourcesError)
 
 
-def _told(error: asyncpg.PostgresError) -> str:
+def told(error: asyncpg.PostgresError) -> str:
     """The error by its code; what it says as well where that names things and no values."""
     code = getattr(error, "sqlstate", None) or "unknown"
     if isinstance(error, asyncpg.SyntaxOrAccessError | asyncpg.PostgresConnectionError):

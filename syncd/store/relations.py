@@ -3,6 +3,7 @@
 import asyncpg
 
 from syncd.core.mapping import ColumnType, Layout, Relation
+from syncd.store import comparing
 from syncd.store.leases import Connection
 
 RELATION = """
@@ -100,10 +101,15 @@ async def probe(connection: Connection, layout: Layout, reads: bool) -> None:
                 await condition.fetch()
                 await every.fetch()
         except asyncpg.InsufficientPrivilegeError as error:
-            raise NotAttachable(f"{error}: GRANT SELECT on it to syncd's role, or attach with --no-backfill") from None
+            otherwise = ", or attach with --no-backfill" if layout.triggers else ""
+            raise NotAttachable(f"{error}: GRANT SELECT on it to syncd's role{otherwise}") from None
         except (asyncpg.SyntaxOrAccessError, asyncpg.DataError) as error:
             hint = "; functions, types and tables of yours need their schema" if isinstance(error, UNDEFINED) else ""
             raise NotAttachable(f"from.where is no condition on the table's columns: {_first_line(error)}{hint}") from None
+        except asyncpg.PostgresError as error:
+            if layout.triggers or comparing.is_ours(error) or connection.is_closed():
+                raise
+            raise NotAttachable(f"it can't be read, {comparing.told(error)}") from None
 
 
 def _first_line(error: Exception) -> str:

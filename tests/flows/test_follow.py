@@ -15,10 +15,11 @@ from syncd.core.settings import Constant, Database, FromColumn, FromTable, Push,
 from syncd.flows.attached import tables
 from syncd.flows.follow import Follower
 from syncd.flows.loop import Flow, Idle
-from syncd.store import attaching, comparing, pauses
+from syncd.store import attaching, comparing, erasing, forgetting, pauses
 from syncd.store.pauses import Choice
 from tests.flows.conftest import PUSH, Build, House
 from tests.flows.test_sync import value
+from tests.store.test_erasing import found
 
 VIEW = """
 CREATE SCHEMA crm;
@@ -168,9 +169,9 @@ async def test_a_key_in_several_rows_is_left_out_unless_they_are_the_same(house:
     assert await compared(home, twice, "UPDATE crm.person SET score = 2 WHERE id = 1") == []
     assert (await standing(home)).duplicates == 1
     async with home.pool.acquire() as connection:
-        (found,) = await tables(connection, home.instance)
-    assert found.ok
-    assert found.detail.endswith("; 1 keys that are in several rows with other values left out")
+        (told,) = await tables(connection, home.instance)
+    assert told.ok
+    assert told.detail.endswith("; 1 keys that are in several rows with other values left out")
     assert await compared(home, "UPDATE crm.person SET score = 2 WHERE id = 11") == [("ADA@example.org", {"leadScore": 2})]
     assert (await standing(home)).duplicates == 0
     assert await compared(home, "DELETE FROM crm.person WHERE id = 11") == []
@@ -179,8 +180,8 @@ async def test_a_key_in_several_rows_is_left_out_unless_they_are_the_same(house:
 async def test_rows_that_can_have_no_change_are_counted(house: Build, database: str) -> None:
     home = await following(house, database)
     rows = "(21, NULL), (22, ' '), (23, repeat('é', 501)), (24, repeat('é', 500))"
-    found = await compared(home, f"INSERT INTO crm.person (id, email, consent) SELECT n, k, true FROM (VALUES {rows}) v (n, k)")
-    assert [len(key) for key, _ in found] == [500]
+    sent = await compared(home, f"INSERT INTO crm.person (id, email, consent) SELECT n, k, true FROM (VALUES {rows}) v (n, k)")
+    assert [len(key) for key, _ in sent] == [500]
     assert ((await standing(home)).no_keys, (await standing(home)).long_keys) == (2, 1)
 
 
@@ -191,10 +192,10 @@ async def test_a_view_that_fails_changes_nothing_and_is_tried_again(house: Build
     (event,) = [event for event in events if event["event"] == "view_not_compared"]
     assert (event["reason"], event["attempt"]) == ("error 22012 (DivisionByZero)", 1)
     async with home.pool.acquire() as connection:
-        (found,) = await tables(connection, home.instance)
-    assert not found.ok
-    assert "crm.contact could not be compared at 2026-03-02 12:1" in found.detail
-    assert found.detail.endswith(": error 22012 (DivisionByZero)")
+        (told,) = await tables(connection, home.instance)
+    assert not told.ok
+    assert "crm.contact could not be compared at 2026-03-02 12:1" in told.detail
+    assert told.detail.endswith(": error 22012 (DivisionByZero)")
     await home.pool.execute("UPDATE crm.person SET score = 2 WHERE id = 2")
     await steps(home)
     assert await changes(home) == [], "not before it is due"
@@ -298,13 +299,13 @@ async def test_one_percent_of_a_view_is_found_and_sent_once_whatever_breaks_off(
         await broken(home, monkeypatch, pages)
     assert len(await changes(home)) == 2 * page, "what was committed stays"
     costs.append((f"{rows // 100:,} changed", await seconds(steps(home))))
-    found = await changes(home)
+    sent = await changes(home)
     expected = await home.pool.fetch("SELECT email, score::int FROM crm.person WHERE id % 100 = 7")
-    assert sorted(found, key=str) == sorted(((row["email"], {"leadScore": row["score"]}) for row in expected), key=str)
-    assert len(found) == rows // 100
+    assert sorted(sent, key=str) == sorted(((row["email"], {"leadScore": row["score"]}) for row in expected), key=str)
+    assert len(sent) == rows // 100
     home.clock.advance(EVERY.total_seconds())
     await steps(home)
-    assert len(await changes(home)) == len(found), "nothing is sent twice"
+    assert len(await changes(home)) == len(sent), "nothing is sent twice"
     assert (await standing(home)).keys == rows
     size = await home.pool.fetchval("SELECT pg_total_relation_size('syncd.snapshot')")
     with capsys.disabled():
@@ -316,3 +317,32 @@ async def seconds(work: Any) -> float:
     began = time.perf_counter()
     await work
     return time.perf_counter() - began
+
+
+async def test_who_is_forgotten_does_not_come_back_by_a_view(house: Build, database: str) -> None:
+    home = await following(house, database)
+    pushes = {"contacts": "email"}
+    async with home.pool.acquire() as connection, connection.transaction():
+        person = await erasing.person_of(connection, "acme", ("email", "ada@example.org"), pushes)
+        await forgetting.keep(connection, "acme", person)
+        erasure = await erasing.erase(connection, "acme", person, pushes, home.clock.now())
+    assert erasure.erased == {"snapshot": 1}
+    assert await compared(home, "UPDATE crm.person SET score = 1") == [("Grace@example.org", {"leadScore": 1})]
+    assert (await standing(home)).forgotten == 1
+    assert await found(home.pool, "ada@example.org") == {}
+
+
+async def test_who_is_forgotten_while_a_view_is_compared_is_not_written_down_again(house: Build, database: str) -> None:
+    home = await following(house, database)
+    await home.pool.execute("UPDATE crm.person SET score = 1")
+    home.clock.advance(EVERY.total_seconds())
+    follower = next(flow for flow in home.flows if flow.name == "follow contacts")
+    await follower.step()  # has read it
+    pushes = {"contacts": "email"}
+    async with home.pool.acquire() as connection, connection.transaction():
+        person = await erasing.person_of(connection, "acme", ("email", "ada@example.org"), pushes)
+        await forgetting.keep(connection, "acme", person)
+        await erasing.erase(connection, "acme", person, pushes, home.clock.now())
+    await follower.step()
+    assert await changes(home) == [("Grace@example.org", {"leadScore": 1})]
+    assert await found(home.pool, "ada@example.org") == {}
