@@ -26,6 +26,7 @@ from syncd.flows.dictionary import Dictionaries
 from syncd.flows.exporters import exporters_of
 from syncd.flows.exporting import Reach
 from syncd.flows.fetch import Fetcher
+from syncd.flows.follow import Follower
 from syncd.flows.forget import Forgetter
 from syncd.flows.gauges import Beat
 from syncd.flows.guard import Guard
@@ -296,6 +297,7 @@ class Daemon:
         flows: list[Flow] = [Sweep(instance, lease, clock), Keeper(instance, lease, clock), Answer(instance, wire, lease, clock)]
         flows.append(Beat(instance, lease, clock, metrics))
         flows += self._inbound(instance, lease, wire, dictionaries)
+        flows += [Follower(instance, push, lease, clock) for push in instance.pushes if push.from_table is not None]
         flows.append(Forgetter(instance, LeadDeletion(rest) if rest else None, lease, clock, metrics, jitter))
         if wire.rest is not None:
             flows.append(Resting(Usage(name, limits, wire.rest, wire.limiter, lease, clock, metrics), "both", lease, clock))

@@ -1,6 +1,6 @@
 -- Pushes from tables: what is attached, what went wrong, and the functions that write the triggers.
 -- A layout, as core/mapping.py makes it, is a JSON object: relation, identity [{column, type}], key {column, form}, where, and
--- fields [{name, column, form} or {name, const}]. Nothing of it gets into SQL but through %I and %L, except the operator's own `where`.
+-- fields [{name, column, form} or {name, const}], and where it is given on_delete {name: text or null}. Nothing of it gets into SQL but through %I and %L, except the operator's own `where`.
 
 CREATE TABLE syncd.attachment (
     id            bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -15,7 +15,7 @@ CREATE TABLE syncd.attachment (
     CHECK (backfilled_to IS NULL OR plan_id IS NOT NULL)
 );
 COMMENT ON TABLE  syncd.attachment               IS 'Tables that pushes follow by triggers (syncd attach)';
-COMMENT ON COLUMN syncd.attachment.id            IS 'Identity; the trigger function is called attached_<id>, the triggers syncd_attached_<id>_insert and …_update';
+COMMENT ON COLUMN syncd.attachment.id            IS 'Identity; the trigger function is called attached_<id>, the triggers syncd_attached_<id>_insert, …_update and, with on_delete, …_delete';
 COMMENT ON COLUMN syncd.attachment.instance      IS 'The Marketo subscription, as named in the YAML';
 COMMENT ON COLUMN syncd.attachment.push          IS 'The push, as named in the YAML';
 COMMENT ON COLUMN syncd.attachment.relation      IS 'The table, with its schema';
@@ -121,6 +121,12 @@ DECLARE
     updated  text := format('SELECT n.k, %s AS f FROM (%s) n LEFT JOIN (%s) o ON %s WHERE n.h AND (%s OR %s)',
                             syncd.attach_fields(layout, whole || ' AND n.v# IS NOT NULL OR o.h IS TRUE AND n.v# IS DISTINCT FROM o.v#'),
                             new_rows, old_rows, same_row, whole, differs);
+    -- rows that went, or no longer meet `where`; a key that another row of the statement has is still there
+    normal   text := $n$lower(btrim(#.k COLLATE "default", E' \t\r\n'))$n$;
+    deleted  text := format($g$SELECT o.k, %L::jsonb AS f FROM (%s) o WHERE o.h AND octet_length(o.k) <= 1000 AND btrim(o.k, E' \t\r\n') <> ''$g$,
+                            layout -> 'on_delete', old_rows);
+    left_out text := format(' UNION ALL %s AND NOT EXISTS (SELECT FROM (%s) n WHERE n.h AND %s = %s)',
+                            deleted, new_rows, replace(normal, '#', 'n'), replace(normal, '#', 'o'));
     written  text := $f$
         WITH c AS MATERIALIZED (%s), written AS (
             INSERT INTO syncd.outbox (instance, push, key, fields)
@@ -140,8 +146,10 @@ BEGIN
     BEGIN
         IF TG_OP = 'INSERT' THEN
             %3$s
-        ELSE
+        ELSIF TG_OP = 'UPDATE' THEN
             %4$s
+        ELSE
+            %5$s
         END IF;
         IF no_keys > 0 THEN
             PERFORM syncd.note_attach_fault(%1$L, %2$L, 'no_key', no_keys);
@@ -153,14 +161,20 @@ BEGIN
         -- whatever it is, the write goes on: it is noted without values, and syncd attach makes good what was lost
         code := SQLSTATE;
         BEGIN
-            SELECT count(*) INTO count_of FROM new_rows;
+            IF TG_OP = 'DELETE' THEN
+                SELECT count(*) INTO count_of FROM old_rows;
+            ELSE
+                SELECT count(*) INTO count_of FROM new_rows;
+            END IF;
             PERFORM syncd.note_attach_fault(%1$L, %2$L, code, count_of);
         EXCEPTION WHEN OTHERS THEN
             RAISE WARNING 'syncd: what was written here does not go to Marketo (error %%), and that could not be noted (error %%)', code, SQLSTATE;
         END;
     END;
     RETURN NULL;
-END$f$, of_instance, of_push, format(written, inserted, of_instance, of_push), format(written, updated, of_instance, of_push));
+END$f$, of_instance, of_push, format(written, inserted, of_instance, of_push),
+        format(written, updated || CASE WHEN layout ? 'on_delete' THEN left_out ELSE '' END, of_instance, of_push),
+        CASE WHEN layout ? 'on_delete' THEN format(written, deleted, of_instance, of_push) ELSE 'NULL;' END);
 END $$;
 COMMENT ON FUNCTION syncd.attach_body(text, text, jsonb) IS 'The body of the trigger function of an attachment';
 
@@ -188,6 +202,10 @@ BEGIN
                    'syncd_' || name || '_insert', (layout ->> 'relation')::regclass, name);
     EXECUTE format('CREATE TRIGGER %I AFTER UPDATE ON %s REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION syncd.%I()',
                    'syncd_' || name || '_update', (layout ->> 'relation')::regclass, name);
+    IF layout ? 'on_delete' THEN
+        EXECUTE format('CREATE TRIGGER %I AFTER DELETE ON %s REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION syncd.%I()',
+                       'syncd_' || name || '_delete', (layout ->> 'relation')::regclass, name);
+    END IF;
 END $$;
 COMMENT ON FUNCTION syncd.attach(bigint, text, text, jsonb) IS 'Makes the triggers of an attachment anew, and their function';
 

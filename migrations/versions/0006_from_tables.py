@@ -20,5 +20,6 @@ def upgrade() -> None:
         "verify",
         "rules",
         "revert",
+        "views",
     ):  # fmt: skip
         run_sql(Path(__file__).with_name(f"0006_{part}.sql"))

@@ -16,6 +16,7 @@ from syncd.core.words import moment as moment
 from syncd.core.words import span as span
 from syncd.flows.attached import faults_of
 from syncd.marketo.allowance import BLOCK
+from syncd.store.attaching import Attached
 from syncd.store.jobs import JobStatus
 from syncd.store.pauses import Choice, Pause
 from syncd.store.status import (
@@ -191,10 +192,21 @@ def _tables(pushes: Iterable[PushStatus]) -> Table:
     table = _table("push", "follows", "since", "left out or lost")
     for push in pushes:
         if push.table:
-            state = _plain("") if push.table.fires else _plain(", its triggers are missing or disabled", "red")
             faults = _plain(faults_of(push.table), "red" if push.table.lost else "yellow")
-            table.add_row(_plain(push.name), _plain(push.table.relation) + state, moment(push.table.attached_at), faults)
+            table.add_row(_plain(push.name), _plain(push.table.relation) + _followed(push.table), moment(push.table.attached_at), faults)
     return table
+
+
+def _followed(table: Attached) -> Text:
+    """How a table's triggers are, or how the last comparison of a view ended."""
+    view = table.compared
+    if view is None:
+        return _plain("") if table.fires else _plain(", its triggers are missing or disabled", "red")
+    if view.failed_at is not None:
+        return _plain(f", not compared at {moment(view.failed_at)}: {view.message}", "red")
+    if view.based_at is None or view.compared_at is None:
+        return _plain(", its first snapshot is not complete", "red")
+    return _plain(f", {view.keys:,} keys, compared at {moment(view.compared_at)}: {view.changes:,} changes, {view.gone:,} gone")
 
 
 def _holds(instance: InstanceStatus, now: datetime) -> Table:

@@ -242,6 +242,8 @@ class FromTable(Section):
     table: Text
     key: Text
     where: Annotated[str | None, _from_text(values.text, "an SQL condition or null", or_null=True)] = None
+    every: Annotated[timedelta, _duration(timedelta(seconds=10))] = ABSENT
+    on_delete: dict[Text, Annotated[str | None, _from_text(values.text, "a text or null", or_null=True)]] = ABSENT
 
 
 class FieldFrom(Section):

@@ -252,4 +252,4 @@ def _from_table(push: model.Push) -> settings.FromTable | None:
         name: settings.FromColumn(each.column) if each.column is not None else settings.Constant(str(each.const))
         for name, each in push.fields.items()
     }
-    return settings.FromTable(push.from_.table, push.from_.key, fields, push.from_.where)
+    return settings.FromTable(**{**push.from_.given(), "fields": fields})

@@ -176,6 +176,10 @@ def _from_table(push: MapNode, report: Report) -> None:
             report.add(node.line, node.path, "is the push's lookup_field, which from.key fills: leave it out")
         elif isinstance(node, MapNode):
             _exactly_one(node, ("column", "const"), report)
+    on_delete = source.given("on_delete")
+    for name, node in on_delete.items.items() if isinstance(on_delete, MapNode) else ():
+        if name not in fields.items:
+            report.add(node.line, node.path, "is not among the push's fields: a row that comes back could not set it again")
 
 
 def _mode(push: MapNode, report: Report) -> None:

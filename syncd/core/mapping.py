@@ -31,11 +31,15 @@ class ColumnType:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A table: its quoted name with its schema, its columns, and the columns and their types by which its rows are told apart."""
+    """A table: its quoted name with its schema, its columns, and the columns and their types by which its rows are told apart.
+
+    One that is `compared` is a view, or a foreign table: it has no triggers, and its rows are told apart by the push's key.
+    """
 
     name: str
     columns: Mapping[str, ColumnType]
     identity: Sequence[tuple[str, str]]
+    compared: bool = False
 
 
 class Unmappable(Exception):  # noqa: N818 - of the configuration or the table, not a mistake of ours
@@ -44,10 +48,11 @@ class Unmappable(Exception):  # noqa: N818 - of the configuration or the table, 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What triggers are made by, as JSON, and its digest, by which it is known again."""
+    """What triggers are made by, and views compared by, as JSON, and its digest, by which it is known again."""
 
     text: str
     digest: str
+    triggers: int = 2
 
 
 def layout_of(source: FromTable, relation: Relation) -> Layout:
@@ -62,10 +67,16 @@ def layout_of(source: FromTable, relation: Relation) -> Layout:
             fields.append({"name": name, "const": origin.text})
     if problems:
         raise Unmappable("; ".join(problems))
-    identity = [{"column": column, "type": type_} for column, type_ in relation.identity]
+    if relation.compared:
+        identity = [{"column": source.key, "type": "text"}]
+    else:
+        identity = [{"column": column, "type": type_} for column, type_ in relation.identity]
     made = {"made_by": MADE_BY, "relation": relation.name, "identity": identity, "key": key, "where": source.where, "fields": fields}
+    if source.on_delete:
+        made["on_delete"] = dict(sorted(source.on_delete.items()))
     text = json.dumps(made, ensure_ascii=False, sort_keys=True)
-    return Layout(text, hashlib.sha256(text.encode()).hexdigest())
+    triggers = 0 if relation.compared else 3 if source.on_delete else 2
+    return Layout(text, hashlib.sha256(text.encode()).hexdigest(), triggers)
 
 
 def _column(place: str, column: str, relation: Relation, problems: list[str]) -> dict[str, str]:

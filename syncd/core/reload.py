@@ -46,7 +46,10 @@ def reload(old: Settings, new: Settings, connections: int) -> Reload:
 
 def connections_of(instances: Sequence[Instance]) -> int:
     """How many connections to the database a daemon may use at once for these."""
-    return 4 + sum(8 + sum(pull.streams for pull in instance.pulls) for instance in instances)
+    return 4 + sum(
+        8 + sum(pull.streams for pull in instance.pulls) + sum(push.from_table is not None for push in instance.pushes)
+        for instance in instances
+    )
 
 
 def _changes(path: str, old: Instance | None, new: Instance | None) -> Iterator[str]:

@@ -187,6 +187,8 @@ class FromTable:
     key: str
     fields: Mapping[str, FromColumn | Constant]
     where: str | None = None
+    every: timedelta = timedelta(minutes=15)  # how often a view is compared
+    on_delete: Mapping[str, str | None] = field(default_factory=dict)  # what is set, or cleared, when a row is gone
 
 
 @dataclass(frozen=True, slots=True)

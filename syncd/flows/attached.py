@@ -1,12 +1,14 @@
-"""Whether the tables that pushes follow are attached as the configuration has it: for syncd check, and for a daemon's log."""
+"""Whether the tables and views that pushes follow are attached as the configuration has it: for syncd check, and for a daemon's log."""
 
 import structlog
 
 from syncd.core.findings import Finding
 from syncd.core.mapping import Unmappable, layout_of
 from syncd.core.settings import FromTable, Instance
-from syncd.store import attaching, relations
+from syncd.core.words import moment
+from syncd.store import attaching, comparing, relations
 from syncd.store.attaching import KEYLESS, Attached
+from syncd.store.comparing import Compared
 from syncd.store.leases import Connection
 from syncd.store.relations import NotAttachable
 
@@ -39,6 +41,8 @@ async def _of_push(connection: Connection, instance: str, push: str, source: Fro
     if attached.digest != layout.digest:
         detail = f"{attached.relation} is attached by another mapping, or other types of its columns: changes go by those"
         return Finding(what, False, detail, attach)
+    if attached.compared is not None:
+        return _of_view(what, attached, attached.compared, attach)
     if not attached.fires:
         return Finding(what, False, f"triggers of {attached.relation} are missing or disabled: what is written to it goes nowhere", attach)
     if attached.lost:
@@ -50,13 +54,28 @@ async def _of_push(connection: Connection, instance: str, push: str, source: Fro
     return Finding(what, True, f"{attached.relation} is attached, as the configuration has it{told}")
 
 
+def _of_view(what: str, attached: Attached, compared: Compared, attach: str) -> Finding:
+    if compared.based_at is None or compared.compared_at is None:
+        return Finding(what, False, f"the first snapshot of {attached.relation} is not complete: it is not compared", attach)
+    if compared.failed_at is not None:
+        detail = f"{attached.relation} could not be compared at {moment(compared.failed_at)}: {compared.message}"
+        return Finding(what, False, detail, f"see to the view; it is tried again when due, and at once by {attach}")
+    told = f"; {faults_of(attached)}" if faults_of(attached) else ""
+    since = f"{compared.keys:,} keys, compared at {moment(compared.compared_at)}"
+    return Finding(what, True, f"{attached.relation} is attached, as the configuration has it: {since}{told}")
+
+
 def _left_behind(instance: str, attached: Attached) -> Finding:
-    detail = f"{attached.relation} is attached, but by the configuration this push does not follow it: its changes go on into the outbox"
+    then = "it is not compared" if attached.compared is not None else "its changes go on into the outbox"
+    detail = f"{attached.relation} is attached, but by the configuration this push does not follow it: {then}"
     return Finding(f"push {attached.push}: table", False, detail, f"syncd detach -i {instance} --push {attached.push}")
 
 
 def faults_of(attached: Attached) -> str:
     """Rows that did not become changes, by cause."""
+    if attached.compared is not None:
+        out = comparing.left_out(attached.compared)
+        return f"{out} left out" if out else ""
     causes = {"no_key": "without a key", "long_key": "with a key of more than 1,000 bytes"}
     return ", ".join(
         f"{fault.changes:,} rows {causes[fault.code]} left out"

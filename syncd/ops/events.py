@@ -157,6 +157,8 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "queue_full": ("Others have the import slots", ""),
     "push_blocked": ("A push stands still: Marketo refuses it", ANEW),
     "push_tried_again": ("A blocked push is tried again", ""),
+    "view_compared": ("A view had changed; its changes are in the outbox", ""),
+    "view_not_compared": ("A view can't be read; no change was made", "see to the view, by the error's code; it is tried again when due"),
     "table_not_followed": ("Changes of a table do not reach the outbox, or not all", "syncd check; as a rule, syncd attach"),
     "canary_begun": ("A guarded push sends its oldest changes ahead", ""),
     "canary_ended": (

@@ -1,4 +1,4 @@
-"""Tables that pushes follow: what they are, the triggers on them, and their backfills, a page a transaction.
+"""Tables that pushes follow: what they are, the triggers on them, and their backfills, a page a transaction. Views: see comparing.
 
 A backfill's rows have ids that are lower than those of whatever their page did not see: they are drawn first, then all who wrote to the
 table at that moment are waited for, and only then the page is read. So per key the order of ids is that of the row's versions, nobody
@@ -11,6 +11,8 @@ from datetime import datetime
 from typing import Final
 
 from syncd.core.mapping import Layout, Relation
+from syncd.store import comparing
+from syncd.store.comparing import Compared
 from syncd.store.enqueue import NEW_IDS
 from syncd.store.history import ensure_partition
 from syncd.store.leases import Connection, Pool
@@ -24,10 +26,10 @@ KEYLESS: Final = frozenset({"no_key", "long_key"})
 # Whoever comes to write waits behind this lock meanwhile.
 WAIT_A_SECOND = "SET LOCAL lock_timeout = '1s'"
 REMEMBER = """
-INSERT INTO syncd.attachment AS a (instance, push, relation, digest, attached_at, plan_id) VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO syncd.attachment AS a (instance, push, relation, digest, attached_at, plan_id, triggers) VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (instance, push) DO UPDATE
    SET relation = excluded.relation, digest = excluded.digest, attached_at = excluded.attached_at, plan_id = excluded.plan_id,
-       backfilled_to = NULL
+       backfilled_to = NULL, triggers = excluded.triggers
 RETURNING id
 """
 ATTACH = "SELECT syncd.attach($1, $2, $3, $4::text::jsonb)"
@@ -37,9 +39,10 @@ FORGET = "DELETE FROM syncd.attachment WHERE instance = $1 AND push = $2"
 TRY_LOCK = "SELECT pg_try_advisory_lock($1, hashtext($2 || ' ' || $3))"
 ATTACHMENTS = """
 SELECT a.id, a.push, a.relation, a.digest, a.attached_at, a.plan_id,
-       (SELECT count(*) FROM pg_trigger t
-         WHERE t.tgrelid = to_regclass(a.relation) AND t.tgfoid = to_regproc('syncd.attached_' || a.id) AND t.tgenabled IN ('O', 'A')) = 2
-           AS fires
+       a.triggers = (
+           SELECT count(*) FROM pg_trigger t
+            WHERE t.tgrelid = to_regclass(a.relation) AND t.tgfoid = to_regproc('syncd.attached_' || a.id) AND t.tgenabled IN ('O', 'A')
+       ) AS fires
   FROM syncd.attachment a WHERE a.instance = $1 ORDER BY a.push
 """
 FAULTS = """
@@ -88,7 +91,10 @@ class FaultCount:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A table that a push follows. `plan_id` is a backfill that is not complete; `fires`: both triggers are there and enabled."""
+    """A table that a push follows. `plan_id` is a backfill that is not complete; `fires`: all its triggers are there and enabled.
+
+    Of a view, which has none, `compared` tells how it stands.
+    """
 
     id: int
     push: str
@@ -98,6 +104,7 @@ class Attached:
     plan_id: int | None
     fires: bool
     faults: Sequence[FaultCount] = ()
+    compared: Compared | None = None
 
     @property
     def lost(self) -> int:
@@ -125,22 +132,30 @@ async def attach(
 ) -> int | None:
     """Make the triggers, in place of former ones, and begin a backfill for the reason `why` (None: without); returns its plan.
 
+    Of a view, begin its comparisons.
+
     Raises asyncpg.LockNotAvailableError when others have the table for longer than a second.
     """
     async with connection.transaction():
         await connection.execute(WAIT_A_SECOND)
         plan = await connection.fetchval(BEGIN_PLAN, instance, push, why, now) if why is not None else None
-        attachment = await connection.fetchval(REMEMBER, instance, push, at.name, layout.digest, now, plan)
-        await connection.execute(ATTACH, attachment, instance, push, layout.text)
+        attachment = await connection.fetchval(REMEMBER, instance, push, at.name, layout.digest, now, plan, layout.triggers)
+        if at.compared:
+            await connection.execute(DETACH, attachment)
+            await comparing.begin(connection, attachment, layout, now)
+        else:
+            await comparing.remove(connection, attachment)
+            await connection.execute(ATTACH, attachment, instance, push, layout.text)
         await connection.execute(FORGET_FAULTS, instance, push)
         return plan
 
 
 async def detach(connection: Connection, instance: str, attached: Attached) -> None:
-    """Remove the triggers and all that is known of them. Raises asyncpg.LockNotAvailableError as `attach`."""
+    """Remove the triggers, or the snapshot, and all that is known of them. Raises asyncpg.LockNotAvailableError as `attach`."""
     async with connection.transaction():
         await connection.execute(WAIT_A_SECOND)
         await connection.execute(DETACH, attached.id)
+        await comparing.remove(connection, attached.id)
         await connection.execute(FORGET_FAULTS, instance, attached.push)
         await connection.execute(FORGET, instance, attached.push)
 
@@ -150,7 +165,11 @@ async def attachments(connection: Connection | Pool, instance: str) -> dict[str,
     faults: dict[str, list[FaultCount]] = {}
     for row in await connection.fetch(FAULTS, instance):
         faults.setdefault(row["push"], []).append(FaultCount(row["code"], row["writes"], row["changes"], row["last_at"]))
-    return {row["push"]: Attached(**row, faults=faults.get(row["push"], ())) for row in await connection.fetch(ATTACHMENTS, instance)}
+    views = await comparing.compared(connection, instance)
+    return {
+        row["push"]: Attached(**row, faults=faults.get(row["push"], ()), compared=views.get(row["push"]))
+        for row in await connection.fetch(ATTACHMENTS, instance)
+    }
 
 
 async def writers(connection: Connection, table: str) -> set[str]:
@@ -174,11 +193,16 @@ async def page(
         row = await connection.fetchrow(ATTACH_PAGE, instance, push, layout.text, plan, ids, behind)
         assert row is not None
         done = Page(**row)
-        if await connection.fetchval(PROGRESS, plan, done.changes) is None:
+        if not await progress(connection, plan, done.changes):
             return None
         if done.reached is not None:
             await connection.execute(REACH, plan, done.reached)
         return done
+
+
+async def progress(connection: Connection, plan: int, changes: int) -> bool:
+    """The plan that is being made has so many changes more. False: somebody has ended it."""
+    return await connection.fetchval(PROGRESS, plan, changes) is not None
 
 
 async def reached(connection: Connection, plan: int) -> Sequence[str] | None:

@@ -92,6 +92,13 @@ UPDATE syncd.change_history h
    AND EXISTS (SELECT FROM jsonb_each_text(h.fields) e
                 WHERE lower(e.key) = 'email' AND lower(btrim(e.value, E' \\t\\r\\n')) = ANY ($3::text[]))
 """
+# A view that has them still is not to bring them back: comparisons leave out who is forgotten.
+DROP_SNAPSHOT = """
+DELETE FROM syncd.snapshot s USING syncd.attachment a
+ WHERE a.instance = $1 AND s.attachment_id = a.id AND s.key_norm = ANY (ARRAY(SELECT lower(k) FROM unnest($2::text[]) k))
+   AND (a.push <> ALL ($3::text[]) OR EXISTS (SELECT FROM unnest($4::text[], $5::text[]) AS p (push, key)
+                                                WHERE p.push = a.push AND lower(p.key) = s.key_norm))
+"""
 
 # ── the mirror and what hangs on leads ──
 
@@ -223,6 +230,7 @@ async def _erase_changes(
     free, _ = await live(connection, instance, person, pushes)
     erased["outbox"] = _rows(await connection.execute(CANCEL, free, CANCELLED, now))
     erased["change_history"] = _rows(await connection.execute(ERASE_SETTLED, *changes, ERASED))
+    erased["snapshot"] = _rows(await connection.execute(DROP_SNAPSHOT, *changes))
     if others:
         erased["change_history"] += _rows(await connection.execute(ERASE_SETTLED_BY_FIELD, instance, others, person.emails, ERASED))
     return len(await connection.fetch(LIVE, *changes, others, person.emails))

@@ -92,10 +92,16 @@ class Lease:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A writing transaction behind the fence; raises LeaseLost when another daemon has taken the instance."""
-        async with self.pool.acquire() as connection, connection.transaction():
+        async with self.pool.acquire() as connection, self.transaction_on(connection):
+            yield connection
+
+    @asynccontextmanager
+    async def transaction_on(self, connection: Connection) -> AsyncIterator[None]:
+        """The same on a connection that the caller has."""
+        async with connection.transaction():
             if await connection.fetchval(PASS_FENCE, self.instance, self.epoch) is None:
                 raise LeaseLost(self.instance)
-            yield connection
+            yield
 
     async def heartbeat(self, connection: Connection) -> None:
         """Say that we live; raises LeaseLost when another daemon has taken the instance."""

@@ -1,15 +1,17 @@
-"""Tables of the user's, as they are before triggers are put on them: what they have, and why some can't be followed."""
+"""Tables and views of the user's, as they are before they are attached: what they have, and why some can't be followed."""
 
 import asyncpg
 
 from syncd.core.mapping import ColumnType, Layout, Relation
+from syncd.store import comparing
 from syncd.store.leases import Connection
 
 RELATION = """
 SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS name, c.relkind::text AS kind,
        c.relpersistence = 't' AS temporary, n.nspname IN ('syncd', 'pg_catalog', 'information_schema') AS foreign_to_users,
        EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid) AS is_part, has_table_privilege(c.oid, 'TRIGGER') AS may_trigger,
-       row_security_active(c.oid) AS rows_hidden, quote_ident(current_user) AS role
+       row_security_active(c.oid) AS rows_hidden, has_database_privilege(current_database(), 'TEMPORARY') AS may_keep,
+       quote_ident(current_database()) AS database, quote_ident(current_user) AS role
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)
 """
 COLUMNS = """
@@ -34,6 +36,7 @@ SELECT array_agg(a.attname::text ORDER BY k.n) AS columns,
    AND k.n <= i.indnkeyatts
  GROUP BY i.indexrelid, i.indisprimary HAVING bool_and(a.attnotnull) ORDER BY i.indisprimary DESC, i.indexrelid
 """
+VIEWS = ("v", "m", "f")  # views, materialized views, foreign tables
 PINNED = "SET LOCAL search_path = pg_catalog, pg_temp"
 PROBES = "SELECT condition, every FROM syncd.attach_probes($1::text::jsonb)"
 UNDEFINED = (asyncpg.UndefinedFunctionError, asyncpg.UndefinedTableError, asyncpg.UndefinedObjectError)
@@ -57,6 +60,8 @@ async def relation(connection: Connection, table: str) -> Relation:
     columns = {
         each["name"]: ColumnType(each["shown"], each["base"], each["is_enum"]) for each in await connection.fetch(COLUMNS, row["oid"])
     }
+    if row["kind"] in VIEWS:
+        return Relation(row["name"], columns, (), compared=True)
     for each in await connection.fetch(IDENTITIES, row["oid"]):
         # by operators of PostgreSQL's own, as the search_path of a trigger has no others
         if all(columns[name].is_enum or columns[name].base not in ("", "citext") for name in each["columns"]):
@@ -66,13 +71,14 @@ async def relation(connection: Connection, table: str) -> Relation:
 
 def _may_be_followed(row: asyncpg.Record) -> None:
     name, role = row["name"], row["role"]
-    if row["kind"] in ("v", "m", "f"):
-        what = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}[row["kind"]]
-        raise NotAttachable(f"{name} is {what}, which has no triggers to follow it by: name the table behind it")
-    if row["kind"] not in ("r", "p") or row["temporary"] or row["foreign_to_users"]:
-        raise NotAttachable(f"{name} is no table of yours: only ordinary and partitioned tables can be followed")
+    if row["kind"] not in ("r", "p", *VIEWS) or row["temporary"] or row["foreign_to_users"]:
+        raise NotAttachable(f"{name} is no table of yours: only tables, partitioned and foreign ones too, and views can be followed")
     if row["is_part"]:
         raise NotAttachable(f"{name} is a part of another table: name that one")
+    if row["kind"] in VIEWS:
+        if not row["may_keep"]:
+            raise NotAttachable(f"the role {role} may make no temporary tables: GRANT TEMPORARY ON DATABASE {row['database']} TO {role}")
+        return
     if not row["may_trigger"]:
         raise NotAttachable(f"the role {role} may not make triggers on {name}: GRANT SELECT, TRIGGER ON {name} TO {role}")
     if row["rows_hidden"]:
@@ -95,10 +101,15 @@ async def probe(connection: Connection, layout: Layout, reads: bool) -> None:
                 await condition.fetch()
                 await every.fetch()
         except asyncpg.InsufficientPrivilegeError as error:
-            raise NotAttachable(f"{error}: GRANT SELECT on it to syncd's role, or attach with --no-backfill") from None
+            otherwise = ", or attach with --no-backfill" if layout.triggers else ""
+            raise NotAttachable(f"{error}: GRANT SELECT on it to syncd's role{otherwise}") from None
         except (asyncpg.SyntaxOrAccessError, asyncpg.DataError) as error:
             hint = "; functions, types and tables of yours need their schema" if isinstance(error, UNDEFINED) else ""
             raise NotAttachable(f"from.where is no condition on the table's columns: {_first_line(error)}{hint}") from None
+        except asyncpg.PostgresError as error:
+            if layout.triggers or comparing.is_ours(error) or connection.is_closed():
+                raise
+            raise NotAttachable(f"it can't be read, {comparing.told(error)}") from None
 
 
 def _first_line(error: Exception) -> str:

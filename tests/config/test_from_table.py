@@ -1,5 +1,6 @@
 """A push from a table: what the YAML may say of it."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -40,6 +41,24 @@ def test_where_may_be_null(loaded: Load) -> None:
     assert push.from_table.where is None
 
 
+def test_how_often_a_view_is_compared_and_what_rows_that_go_leave(loaded: Load) -> None:
+    source = {**TABLE, "every": "1h", "on_delete": {"active": "false", "phone": None}}
+    fields = {"active": {"const": "true"}, "phone": "phone"}
+    (push,) = loaded(document({f"{PUSH}.from": source, f"{PUSH}.fields": fields})).instances[0].pushes
+    assert push.from_table is not None
+    assert (push.from_table.every, push.from_table.on_delete) == (timedelta(hours=1), {"active": "false", "phone": None})
+    (push,) = loaded(document({f"{PUSH}.from": TABLE, f"{PUSH}.fields": fields})).instances[0].pushes
+    assert push.from_table is not None
+    assert (push.from_table.every, push.from_table.on_delete) == (timedelta(minutes=15), {})
+
+
+def test_on_delete_sets_fields_that_a_row_which_comes_back_sets_again(problems: Problems) -> None:
+    source = {**TABLE, "on_delete": {"unsubscribed": "true"}}
+    (problem,) = problems(document({f"{PUSH}.from": source, f"{PUSH}.fields": {"firstName": "a"}}))
+    assert problem.path == f"{PUSH}.from.on_delete.unsubscribed"
+    assert problem.message == "is not among the push's fields: a row that comes back could not set it again"
+
+
 @pytest.mark.parametrize(
     ("source", "fields", "path", "message"),
     [
@@ -50,6 +69,8 @@ def test_where_may_be_null(loaded: Load) -> None:
         ({**TABLE, "were": "x"}, {"a": "b"}, "from.were", 'unknown key "were"; did you mean "where"?'),
         ({**TABLE, "table": ""}, {"a": "b"}, "from.table", '"" is not allowed; a text that is not empty'),
         ({**TABLE, "where": ["a"]}, {"a": "b"}, "from.where", "a list is not allowed; an SQL condition or null"),
+        ({**TABLE, "every": "5s"}, {"a": "b"}, "from.every", "5s is not allowed; between 10s and 365d"),
+        ({**TABLE, "on_delete": "clear"}, {"a": "b"}, "from.on_delete", "needs a mapping (key: value)"),
         (TABLE, None, "fields", "needs at least one field and its column, such as {firstName: first_name}"),
         (TABLE, {}, "fields", "needs at least one field and its column, such as {firstName: first_name}"),
         (TABLE, {"a": None}, "fields.a", "needs a column, or a mapping such as {column: opt_out} or {const: CRM}"),

@@ -1,6 +1,8 @@
 """Which columns have a form that Marketo takes, and what the triggers are made by."""
 
 import json
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -67,5 +69,15 @@ def test_the_digest_is_of_what_matters() -> None:
         digest(source("id", a="id", b="mood")),
         digest(FromTable("crm.contact", "email", {"a": FromColumn("id"), "b": Constant("mood")})),
         digest(source(a="id", b="mood"), other_types),
+        digest(replace(source(a="id", b="mood"), on_delete={"a": "1"})),
+        digest(source(a="id", b="mood"), replace(RELATION, compared=True)),
     ]
-    assert len({plain, *others}) == 7
+    assert len({plain, *others}) == 9
+    assert digest(replace(source(a="id", b="mood"), every=timedelta(hours=1))) == plain, "how often does not"
+
+
+def test_a_view_has_no_triggers_and_its_rows_are_told_apart_by_the_key() -> None:
+    layout = layout_of(source(a="id"), replace(RELATION, identity=(), compared=True))
+    assert (layout.triggers, json.loads(layout.text)["identity"]) == (0, [{"column": "email", "type": "text"}])
+    assert layout_of(source(a="id"), RELATION).triggers == 2
+    assert layout_of(replace(source(a="id"), on_delete={"a": None}), RELATION).triggers == 3

@@ -28,6 +28,7 @@ lead_history.lead_id lead_history.field lead_history.old lead_history.new lead_d
 list_membership.lead_id census_id.lead_id pull_window.keys verification_lead.lead_id verification_lead.digest verification_drift.examples
 outbox.key outbox.key_norm outbox.fields outbox.reason
 change_history.key change_history.key_norm change_history.fields change_history.reason
+snapshot.key snapshot.key_norm snapshot.digests
 """
 SCANNED = """
 import_job.message sync_batch.message export.message pull.message pull_window.message push.message plan.reason backfill.reason
@@ -67,6 +68,8 @@ sync_batch.request_id sync_record.batch_id keep_mark.instance
 plan.id plan.instance plan.push plan.kind plan.state plan.changes
 attachment.id attachment.instance attachment.push attachment.relation attachment.digest attachment.plan_id
 attach_fault.id attach_fault.instance attach_fault.push attach_fault.code attach_fault.writes attach_fault.changes
+comparison.attachment_id comparison.layout comparison.keys comparison.changes comparison.gone comparison.no_keys comparison.long_keys
+comparison.duplicates comparison.forgotten comparison.message snapshot.attachment_id
 guard.instance guard.push guard.digest guard.canary guard.why guard.canary_ids guard.surge_after guard.surge_upto guard.held_why
 guard_count.instance guard_count.push
 verification.id verification.instance verification.read_to verification.leads verification.drifted verification.calls
@@ -166,6 +169,14 @@ VALUES ('acme', 'contacts', 'Ada@example.com', '{"lastName": "Lovelace"}', 'pend
        ('acme', 'by number', '1234567', '{"lastName": "Somebody"}', 'pending', NULL),
        ('acme', 'contacts', 'eve@example.com', '{"lastName": "Eve"}', 'pending', NULL),
        ('beta', 'contacts', 'eve@example.com', '{"lastName": "Eve"}', 'pending', NULL);
+INSERT INTO syncd.attachment (instance, push, relation, digest, attached_at)
+VALUES ('acme', 'contacts', 'crm.v', '', now()), ('acme', 'by number', 'crm.v', '', now()), ('beta', 'contacts', 'crm.v', '', now());
+INSERT INTO syncd.snapshot (attachment_id, key_norm, key, generation, digests)
+SELECT id, 'eve@example.com', 'eve@example.com', 1, '{7}' FROM syncd.attachment;
+INSERT INTO syncd.snapshot (attachment_id, key_norm, key, generation, digests)
+SELECT id, lower(key), key, 1, '{7}'
+  FROM syncd.attachment JOIN (VALUES ('contacts', 'Ada@example.com'), ('by number', 'K-17')) v (push, key) USING (push)
+ WHERE instance = 'acme';
 INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, reason, attempt, created_at, settled_at)
 VALUES (901, 'acme', 'contacts', 'ADA@example.com', 'ada@example.com', '{"lastName": "Lovelace"}', 'rejected', 'Lovelace: bad', 0,
         now(), now()),
@@ -244,6 +255,7 @@ async def test_nothing_that_names_the_person_is_left_in_any_table(pool: Pool, le
         "lead_due": 1,
         "outbox": 6,
         "change_history": 4,
+        "snapshot": 2,
         "pull_window": 3,
         "staging": 2,
         "request": 1,
