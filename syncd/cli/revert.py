@@ -134,11 +134,11 @@ def done_lines(instance: Instance, push: Push, result: Result) -> list[str]:
     """What became of it."""
     if result.plan is None:
         return ["nothing is left to put back"]
-    release, discard = commands_of(instance.name, push.name, result.plan)
+    plan, release, discard = commands_of(instance.name, push.name, result.plan)
     tally = result.tally
     return [
         f"plan {result.plan}: {tally.changes:,} changes with {tally.back.total():,} values are held",
-        f"{release} lets them go; {discard} cancels them",
+        f"{plan} tells what they would do, {release} lets them go, {discard} cancels them",
     ]
 
 
