@@ -12,7 +12,7 @@ from syncd.cli.render import moment
 from syncd.config import values
 from syncd.core.revert import REASONS, Frame
 from syncd.core.settings import Database, Instance, Push
-from syncd.core.words import commands_of
+from syncd.core.words import commands_of, counted
 from syncd.flows.revert import EndedError, NotRevertable, Reverter, Tally, frame_of
 from syncd.store import attaching, reverting
 from syncd.store.leases import Connection
@@ -136,8 +136,9 @@ def done_lines(instance: Instance, push: Push, result: Result) -> list[str]:
         return ["nothing is left to put back"]
     plan, release, discard = commands_of(instance.name, push.name, result.plan)
     tally = result.tally
+    are = "is" if tally.changes == 1 else "are"
     return [
-        f"plan {result.plan}: {tally.changes:,} changes with {tally.back.total():,} values are held",
+        f"plan {result.plan}: {counted(tally.changes, 'change')} with {counted(tally.back.total(), 'value')} {are} held",
         f"{plan} tells what they would do, {release} lets them go, {discard} cancels them",
     ]
 

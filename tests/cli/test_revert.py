@@ -78,8 +78,9 @@ async def test_it_counts_asks_and_makes_a_plan(syncd: Run, yaml: Yaml, imported:
     code, out, err = await told(syncd, yaml, *await since(imported), "--yes")
     assert (code, err) == (0, "")
     assert out.splitlines()[-2:] == [
-        "plan 1: 1 changes with 1 values are held",
-        "syncd release -i acme --push contacts --plan 1 lets them go; syncd discard -i acme --push contacts --plan 1 cancels them",
+        "plan 1: 1 change with 1 value is held",
+        "syncd plan -i acme --push contacts --plan 1 tells what they would do, "
+        "syncd release -i acme --push contacts --plan 1 lets them go, syncd discard -i acme --push contacts --plan 1 cancels them",
     ]
     assert "example.com" not in out
     (row,) = await outbox(imported)
@@ -142,7 +143,7 @@ async def test_json(syncd: Run, yaml: Yaml, imported: asyncpg.Pool) -> None:
         "changes": 1,
         "plan": 1,
     }
-    assert shown["commands"][0] == "syncd release -i acme --push contacts --plan 1"
+    assert shown["commands"][1] == "syncd release -i acme --push contacts --plan 1"
     assert "can be put back" in err
 
 
