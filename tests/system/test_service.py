@@ -78,8 +78,7 @@ echo "Left=$(pgrep -c -u syncd || true)"
 
 /opt/syncd/bin/syncd simulate --port 0 --leads 15000 > /tmp/marketo &
 for _ in $(seq 200); do grep -q '^# Its Marketo runs' /tmp/marketo && break; sleep 0.2; done
-sed 's|rehearsal-postgres|/var/lib/syncd/postgres|; s|source: auto|source: soap|; /guests/d; s|contacts: {|&max_body_bytes: 100kB, |' /tmp/marketo \
-    > /etc/syncd/syncd.yaml
+sed 's|rehearsal-postgres|/var/lib/syncd/postgres|; s|source: auto|source: soap|; /guests/d' /tmp/marketo > /etc/syncd/syncd.yaml
 echo 'http: null' >> /etc/syncd/syncd.yaml
 walked() { /opt/syncd/bin/syncd status --json -i rehearsal | sed -n 's/^ *"leads": \([0-9]*\),$/\1/p' | head -n 1; }
 systemctl start syncd
