@@ -24,7 +24,7 @@ check: install   ## lint, types and import contracts only
 	$(BIN)/lint-imports --no-logo
 
 test-system: install ## what needs a real systemd, Chromium or Prometheus; as root installs them where apt-get can, and says what it skips
-	@tests/system/install.sh
+	@sh tests/system/install.sh
 	$(BIN)/python -m pytest -m system -n 0 -rs
 
 prove: install   ## the heavy points of all issues, by name

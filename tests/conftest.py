@@ -45,8 +45,10 @@ def pytest_configure() -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     """No secret and no address has come out, whatever the test was about."""
-    yield
-    told = overhearing.let_out(item.nodeid, overhearing.take_finds())
+    try:
+        yield
+    finally:
+        told = overhearing.let_out(item.nodeid, overhearing.take_finds())
     if told is not None:
         pytest.fail(told, pytrace=False)
 

@@ -61,11 +61,11 @@ def listen() -> None:
     """From now on, in this process."""
     events, records = BoundLoggerBase._proxy_to_logger, logging.Logger.callHandlers
 
-    def event(self: BoundLoggerBase, name: str, event: str | None = None, **fields: Any) -> Any:
-        hear(f"the event {event}", f"{event} {self._context} {fields}")
+    def event(self: BoundLoggerBase, method: str, name: str | None = None, /, **fields: Any) -> Any:
+        hear(f"the event {name}", f"{name} {self._context} {fields}")
         if error := fields.get("exc_info"):
-            hear(f"the event {event}", str(error if isinstance(error, BaseException) else sys.exc_info()[1]))
-        return events(self, name, event, **fields)
+            hear(f"the event {name}", str(error if isinstance(error, BaseException) else sys.exc_info()[1]))
+        return events(self, method, name, **fields)
 
     def record(self: logging.Logger, record: logging.LogRecord) -> None:
         hear(f"the logger {record.name}", f"{record.getMessage()} {record.exc_info and record.exc_info[1]!r}")

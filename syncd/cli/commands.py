@@ -175,7 +175,8 @@ def status(
     """Show what the status page shows: what needs a person, and how far everything is.
 
     That is the daemon, pulls, pushes, exports and imports, failures by reason,
-    today's calls and bytes. It asks the database only.
+    today's calls and bytes. It asks the database only: the daemon's pace and what
+    went wrong lately are on the page alone.
     """
     import orjson
 

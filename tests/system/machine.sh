@@ -63,7 +63,7 @@ Type=oneshot
 ExecStart=/bin/sh -eu $folder/driver
 StandardOutput=append:$folder/out
 StandardError=append:$folder/out
-TimeoutStartSec=120
+TimeoutStartSec=300
 END
 mkdir -p "$root/opt/syncd/bin" "$root/etc/syncd"
 cat > "$root/opt/syncd/bin/syncd" <<END

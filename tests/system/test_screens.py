@@ -66,6 +66,14 @@ async def tab(chromium: str) -> AsyncIterator[Tab]:
         yield found
 
 
+@pytest.fixture
+def pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """Where they are kept; the terminal says where that is."""
+    with capsys.disabled():
+        print(f"\npictures: {tmp_path}")
+    return tmp_path
+
+
 @asynccontextmanager
 async def served(home: House, recent: Recent | None = None) -> AsyncIterator[str]:
     """The page's address, as the daemon would serve it."""
@@ -86,7 +94,6 @@ async def axe(tab: Tab) -> list[str]:
 async def look(tab: Tab, address: str, folder: Path, state: str) -> dict[str, Any]:
     """Shoot it with each screen and scheme, let nothing be hard to read, and tell what is seen."""
     await tab.call("Page.addScriptToEvaluateOnNewDocument", source=NO_REDRAW)
-    print(f"\npictures: {folder}")
     wrong: dict[str, Any] = {}
     for screen, scheme in itertools.product((PHONE, DESKTOP), ("light", "dark")):
         await tab.look_with(screen, scheme)  # type: ignore[arg-type] # of product's texts
@@ -155,24 +162,24 @@ async def test_axe_finds_what_is_wrong(tab: Tab) -> None:
     assert {"critical: image-alt", "serious: color-contrast", "serious: html-has-lang"} <= set(await axe(tab))
 
 
-async def test_busy(house: Build, tab: Tab, tmp_path: Path) -> None:
+async def test_busy(house: Build, tab: Tab, pictures: Path) -> None:
     home = await busy(house)
     assert home.lease is not None
     await Beat(home.instance, home.lease, home.clock, home.metrics).step()
     async with served(home) as address:
-        seen = await look(tab, address, tmp_path, "busy")
+        seen = await look(tab, address, pictures, "busy")
         await assert_heard(tab)
     await assert_numbers(seen, home)
     assert sum(each.startswith("ours") for each in seen["slots"]) == 1
     assert seen["cards"]["contacts"]["pending"] == "2"
 
 
-async def test_idle(house: Build, tab: Tab, tmp_path: Path) -> None:
+async def test_idle(house: Build, tab: Tab, pictures: Path) -> None:
     home = await house([PULL], [PUSH], imports=ImportModel(overhead_seconds=5, sigma=0))
     await home.enqueue(*((f"a{each}@example.com", '{"company": "B"}') for each in range(3)))
     await home.run(1200)
     async with served(home) as address:
-        seen = await look(tab, address, tmp_path, "idle")
+        seen = await look(tab, address, pictures, "idle")
         await assert_heard(tab)
     await assert_numbers(seen, home)
     assert seen["todo"] == []
@@ -200,7 +207,7 @@ async def failing(house: Build) -> House:
     return home
 
 
-async def test_failing(house: Build, tab: Tab, tmp_path: Path, manual_clock: ManualClock) -> None:
+async def test_failing(house: Build, tab: Tab, pictures: Path, manual_clock: ManualClock) -> None:
     recent = Recent(manual_clock)
     logs.configure(Logging(), manual_clock, io.StringIO(), recent)
     try:
@@ -208,7 +215,7 @@ async def test_failing(house: Build, tab: Tab, tmp_path: Path, manual_clock: Man
     finally:
         structlog.reset_defaults()
     async with served(home, recent) as address:
-        seen = await look(tab, address, tmp_path, "failing")
+        seen = await look(tab, address, pictures, "failing")
         await assert_heard(tab)
     await assert_numbers(seen, home)
     told = " ".join(seen["todo"])
