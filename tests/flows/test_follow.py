@@ -241,6 +241,13 @@ async def test_it_goes_by_the_mapping_that_is_attached_and_at_once_when_asked(ho
     assert await changes(home) == [("ada@example.org", {"leadScore": 2})]
 
 
+async def test_it_is_compared_more_often_at_once_when_the_configuration_says_so(house: Build, database: str) -> None:
+    home = await following(house, database, of(every=timedelta(days=1)))
+    assert await compared(home, "UPDATE crm.person SET score = 1 WHERE id = 1") == []
+    await home.restart(pushes=(FOLLOWING,))
+    assert await compared(home) == [("ada@example.org", {"leadScore": 1})]
+
+
 async def test_no_two_comparisons_meet(house: Build, database: str) -> None:
     home = await following(house, database)
     async with home.pool.acquire() as other:
