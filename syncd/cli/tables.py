@@ -25,7 +25,9 @@ def attach(
     transaction. What the table has already becomes changes as well, held until
     they are released. Again, after another mapping, it replaces the triggers;
     interrupted, it goes on where it was. It waits for whoever writes to the
-    table, and keeps others from it for a second at a time.
+    table, and keeps others from it for a second at a time. A view, or a foreign
+    table, is compared with a snapshot instead, by the daemon; what is attached
+    already, at once.
     """
     from syncd.cli import attach as work
     from syncd.cli.choosing import instance_of, push_of

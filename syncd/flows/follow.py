@@ -65,10 +65,13 @@ class Follower:
     async def _begin(self) -> Outcome:
         now = self._clock.now()
         view = await comparing.of_push(self._lease.pool, self.instance, self._push.name)
-        if view is None or view.based_at is None or await self._paused():
+        if view is None or view.based_at is None:
             return Idle(now + LOOK)
-        if now < view.due_at:
-            return Idle(min(view.due_at, now + LOOK))
+        due_at = min(view.due_at, view.last_at + self._every) if view.last_at is not None else view.due_at  # it may be more often by now
+        if now < due_at:
+            return Idle(min(due_at, now + LOOK))
+        if await self._paused():
+            return Idle(now + LOOK)
         connection = await self._session.enter_async_context(self._lease.pool.acquire())
         if not await attaching.alone(connection, self.instance, self._push.name):
             await self.close()

@@ -45,6 +45,10 @@ def _todo(board: InstanceBoard, now: datetime) -> Iterator[Todo]:
             yield Todo("bad", f"The push {push.name} is blocked", push.message or "", remedy_of("push_blocked"), ("syncd check",))
         if push.state == "held":
             yield Todo("bad", f"The push {push.name} is held", push.message or "", remedy_of("push_held"))
+        view = push.table.compared if push.table is not None else None
+        if push.table is not None and view is not None and view.message is not None:
+            what = f"{push.table.relation}, which {push.name} follows, can't be read"
+            yield Todo("bad", what, view.message, remedy_of("view_not_compared"))
         if push.state == "not in the configuration" and push.live:
             waiting = f"{counted(sum(push.live.values()), 'change')} enqueued for it"
             yield Todo("warn", f"The push {push.name} is not in the configuration", waiting, "add it to the YAML, or discard them")

@@ -25,7 +25,8 @@ INSERT INTO syncd.comparison AS c (attachment_id, layout, due_at) VALUES ($1, $2
 ON CONFLICT (attachment_id) DO UPDATE SET layout = excluded.layout, due_at = excluded.due_at, generation = c.generation + 1, based_at = NULL
 """
 OF_PUSH = """
-SELECT a.id, a.relation, a.plan_id, c.layout, c.generation, c.due_at, c.based_at, c.failures
+SELECT a.id, a.relation, a.plan_id, c.layout, c.generation, c.due_at, c.based_at, c.failures,
+       greatest(c.compared_at, c.failed_at) AS last_at
   FROM syncd.attachment a JOIN syncd.comparison c ON c.attachment_id = a.id WHERE a.instance = $1 AND a.push = $2
 """
 COMPARISONS = """
@@ -103,6 +104,7 @@ class Followed:
     generation: int
     due_at: datetime
     based_at: datetime | None
+    last_at: datetime | None
     failures: int
 
 

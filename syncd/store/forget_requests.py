@@ -42,7 +42,7 @@ SELECT p.id, p.instance, p.hashes, p.again, p.forgotten_at, p.finished_at, p.era
   FROM syncd.forget_receipt p LEFT JOIN syncd.forget_request r ON r.receipt_id = p.id WHERE p.id = $1
 """
 RECEIVED = "SELECT DISTINCT unnest(hashes) AS hash FROM syncd.forget_receipt WHERE instance = $1"
-# By one walk over the mirror, the outbox and the history each: after a restore anything may be there again.
+# By one walk over the mirror, the outbox, the history and the snapshots of views each: after a restore anything may be there again.
 LEADS_AGAIN = """
 SELECT h.lead_id, h.email
   FROM (SELECT l.lead_id, l.email, ARRAY[syncd.person_hash(k.inner_pad, k.outer_pad, $1, 'id', l.lead_id::text),
@@ -58,7 +58,11 @@ SELECT h.kind, h.key_norm
                        JOIN syncd.outbox o ON o.instance = $1 AND o.push = p.push
                       UNION
                      SELECT p.kind, o.key_norm FROM unnest($2::text[], $3::text[]) AS p (push, kind)
-                       JOIN syncd.change_history o ON o.instance = $1 AND o.push = p.push) c
+                       JOIN syncd.change_history o ON o.instance = $1 AND o.push = p.push
+                      UNION
+                     SELECT p.kind, s.key_norm COLLATE "default" FROM unnest($2::text[], $3::text[]) AS p (push, kind)
+                       JOIN syncd.attachment a ON a.instance = $1 AND a.push = p.push
+                       JOIN syncd.snapshot s ON s.attachment_id = a.id) c
         OFFSET 0) h
  WHERE (SELECT true FROM syncd.forgotten f WHERE f.instance = $1 AND f.hash = h.hash LIMIT 1)
 """

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from syncd import daemon as module
-from syncd.core.settings import Database, Http, Instance, Limits, Push, Secret, Settings
+from syncd.cli import attach
+from syncd.core.settings import Database, FromColumn, FromTable, Http, Instance, Limits, Push, Secret, Settings
 from syncd.daemon import Daemon
 from syncd.ops.clock import WallClock
 from syncd.ops.http import PortTaken
@@ -62,6 +64,18 @@ async def test_an_import_is_settled_although_the_last_push_has_left_the_configur
         without = Instance(instance.name, instance.rest, instance.soap)
         async with running(database, without, clock):
             await until(pool, "SELECT EXISTS (SELECT FROM syncd.change WHERE state = 'applied')")
+
+
+async def test_a_daemon_compares_the_views_that_its_pushes_follow(database: str, pool: asyncpg.Pool) -> None:
+    await pool.execute("CREATE SCHEMA crm; CREATE TABLE crm.t AS SELECT 'a@example.com' AS email, 1 AS score")
+    await pool.execute("CREATE VIEW crm.v AS SELECT * FROM crm.t")
+    source = FromTable("crm.v", "email", {"leadScore": FromColumn("score")}, every=timedelta(seconds=10))
+    push = replace(PUSH, from_table=source)
+    async with marketo([push]) as (instance, clock):
+        await attach.attach(Database(Secret(database)), "acme", push, False, clock.now, lambda _: None)
+        async with running(database, instance, clock):
+            await pool.execute("UPDATE crm.t SET score = 2")
+            await until(pool, "SELECT EXISTS (SELECT FROM syncd.change WHERE fields = '{\"leadScore\": 2}')")
 
 
 async def test_a_daemon_whose_database_is_away_is_alive(database: str, postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:

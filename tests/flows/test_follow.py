@@ -16,8 +16,10 @@ from syncd.flows.attached import tables
 from syncd.flows.follow import Follower
 from syncd.flows.loop import Flow, Idle
 from syncd.store import attaching, comparing, erasing, forgetting, pauses
+from syncd.store.leases import LeaseLost
 from syncd.store.pauses import Choice
 from tests.flows.conftest import PUSH, Build, House
+from tests.flows.test_page import pages_of
 from tests.flows.test_sync import value
 from tests.store.test_erasing import found
 
@@ -196,6 +198,7 @@ async def test_a_view_that_fails_changes_nothing_and_is_tried_again(house: Build
     assert not told.ok
     assert "crm.contact could not be compared at 2026-03-02 12:1" in told.detail
     assert told.detail.endswith(": error 22012 (DivisionByZero)")
+    assert "crm.contact, which contacts follows, " in (await pages_of(home).document()).html
     await home.pool.execute("UPDATE crm.person SET score = 2 WHERE id = 2")
     await steps(home)
     assert await changes(home) == [], "not before it is due"
@@ -236,6 +239,13 @@ async def test_it_goes_by_the_mapping_that_is_attached_and_at_once_when_asked(ho
     assert (done.fresh, done.compared) == (False, True)
     await steps(home)
     assert await changes(home) == [("ada@example.org", {"leadScore": 2})]
+
+
+async def test_it_is_compared_more_often_at_once_when_the_configuration_says_so(house: Build, database: str) -> None:
+    home = await following(house, database, of(every=timedelta(days=1)))
+    assert await compared(home, "UPDATE crm.person SET score = 1 WHERE id = 1") == []
+    await home.restart(pushes=(FOLLOWING,))
+    assert await compared(home) == [("ada@example.org", {"leadScore": 1})]
 
 
 async def test_no_two_comparisons_meet(house: Build, database: str) -> None:
@@ -346,3 +356,18 @@ async def test_who_is_forgotten_while_a_view_is_compared_is_not_written_down_aga
     await follower.step()
     assert await changes(home) == [("Grace@example.org", {"leadScore": 1})]
     assert await found(home.pool, "ada@example.org") == {}
+
+
+async def test_a_daemon_that_has_lost_its_lease_writes_nothing_of_what_it_has_read(house: Build, database: str) -> None:
+    home = await following(house, database)
+    await home.pool.execute("UPDATE crm.person SET score = 1 WHERE id = 1")
+    home.clock.advance(EVERY.total_seconds())
+    follower = next(flow for flow in home.flows if flow.name == "follow contacts")
+    await follower.step()  # has read it
+    await home.pool.execute("UPDATE syncd.lease_fence SET epoch = epoch + 1")
+    with pytest.raises(LeaseLost):
+        await follower.step()
+    assert await changes(home) == []
+    await home.restart()
+    await steps(home)
+    assert await changes(home) == [("ada@example.org", {"leadScore": 1})]

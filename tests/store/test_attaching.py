@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import asyncpg
@@ -189,6 +189,30 @@ async def test_the_cost_of_writes(database: str, pool: asyncpg.Pool, rows: int, 
             print(f"  {name:24} {costs['not attached'][name]:8.1f} {cost:8.1f}")
     # no walk of all rows for each row
     assert costs["attached"]["all rows, mapped column"] < costs["not attached"]["all rows, mapped column"] + 1_000
+
+
+@pytest.mark.parametrize("rows", [2_000, pytest.param(100_000, marks=pytest.mark.prove)], ids=["suite", "prove"])
+async def test_the_cost_of_deletes(database: str, pool: asyncpg.Pool, rows: int, capsys: pytest.CaptureFixture[str]) -> None:
+    costs: dict[str, dict[str, float]] = {}
+    assert PUSH.from_table is not None
+    told = replace(PUSH, from_table=replace(PUSH.from_table, on_delete={"unsubscribed": "true"}))
+    await pool.execute(TABLE)
+    for case in ("not attached", "attached"):
+        mine: dict[str, float] = {}
+        costs[case] = mine
+        await pool.execute(FILL, rows + rows // 10)
+        if case == "attached":
+            await attach(database, told, backfill=False)
+        async with pool.acquire() as writer:
+            with timed(mine, "one row", rows // 10):
+                await writer.execute(f"DO $$ BEGIN FOR i IN 1..{rows // 10} LOOP DELETE FROM crm.contact WHERE id = i; END LOOP; END $$")
+            with timed(mine, "all rows", rows):
+                await writer.execute("DELETE FROM crm.contact")
+    assert await pool.fetchval('SELECT count(*) FROM syncd.outbox WHERE fields = \'{"unsubscribed": "true"}\'') == rows + rows // 10
+    with capsys.disabled():
+        print(f"\n{rows:,} rows deleted, µs a row: not attached, with on_delete")
+        for name, cost in costs["attached"].items():
+            print(f"  {name:24} {costs['not attached'][name]:8.1f} {cost:8.1f}")
 
 
 async def test_a_backfill_waits_for_whoever_had_written_when_its_ids_were_drawn(database: str, pool: asyncpg.Pool) -> None:

@@ -412,3 +412,14 @@ async def test_whom_a_backup_has_brought_back_is_found_by_the_hashes(pool: Pool,
         assert await forget_requests.found_again(connection, "beta", PUSHES) == Person.of([])
     assert again.keys == person.keys
     assert (await pool.fetchval("SELECT cardinality(hashes) FROM syncd.forget_receipt WHERE id = $1", receipt)) == len(person.keys)
+
+
+async def test_nor_does_a_snapshot_that_came_with_the_backup_keep_them(pool: Pool) -> None:
+    await pool.execute(
+        """INSERT INTO syncd.attachment (instance, push, relation, digest, attached_at) VALUES ('acme', 'contacts', 'crm.v', '', now());
+           INSERT INTO syncd.snapshot (attachment_id, key_norm, key, generation, digests)
+           SELECT id, 'ada@example.com', 'Ada@example.com', 1, '{7}' FROM syncd.attachment"""
+    )
+    await begin(pool, Person.of([("email", ADA)]))
+    async with pool.acquire() as connection, connection.transaction():
+        assert await forget_requests.found_again(connection, "acme", PUSHES) == Person.of([("email", ADA)])
