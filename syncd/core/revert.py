@@ -55,6 +55,13 @@ _AS_KEPT = json.JSONDecoder(parse_int=Decimal, parse_float=Decimal)
 
 
 @dataclass(frozen=True, slots=True)
+class Sent(Settled):
+    """A change as it is known once it has ended. It was sent for the last time at `sent_at`, and before `first_at` it was not."""
+
+    first_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """The mirror saw a field change; JSON texts, None for no value."""
 
@@ -89,7 +96,7 @@ class Frame:
     said: dict[tuple[object, ...], "_SaidBy"] = field(default_factory=dict, compare=False, repr=False)
     """What changes with the same fields say, which most of an import have."""
 
-    def covers(self, change: Settled) -> bool:
+    def covers(self, change: Sent) -> bool:
         """Whether the change is one of those."""
         return change.push == self.push.name and self.since <= change.sent_at < self.until
 
@@ -113,6 +120,7 @@ class _Said:
 
     place: int
     id: int
+    first_at: datetime
     sent_at: datetime
     settled_at: datetime
     cell: str | None
@@ -121,12 +129,12 @@ class _Said:
 
 
 def revert(
-    frame: Frame, changes: Sequence[Settled], lead: Found | Reason, on_the_way: Collection[str]
+    frame: Frame, changes: Sequence[Sent], lead: Found | Reason, on_the_way: Collection[str]
 ) -> tuple[dict[str, Before], dict[str, Reason]]:
     """Of one key, by field: what is to be put back, and why the rest is left. `changes` are all of ours that are about its lead."""
     ours, others = _by_field(frame, filter(frame.covers, changes)), _by_field(frame, (c for c in changes if not frame.covers(c)))
     sent = {name: said for name, said in ours.items() if any(each.went for each in said)}
-    first_at = min((each.sent_at for said in sent.values() for each in said if each.went), default=frame.until)
+    first_at = min((each.first_at for said in sent.values() for each in said if each.went), default=frame.until)
     known = frozenset() if isinstance(lead, str) else frame.coverage.known(lead.pulls)
     before: dict[str, Before] = {}
     left: dict[str, Reason] = {}
@@ -170,7 +178,7 @@ def fields_of(before: Mapping[str, Before]) -> list[tuple[int, str]]:
     ]
 
 
-def names_of(frame: Frame, change: Settled) -> set[str]:
+def names_of(frame: Frame, change: Sent) -> set[str]:
     """The fields that a change sets or clears, so far as they are meant."""
     return set(_said_by(frame, change))
 
@@ -182,7 +190,7 @@ def _of_field(frame: Frame, name: str, ours: Sequence[_Said], others: Sequence[_
         return "set_since"
     if not all(each.known for each in sends):
         return "erased"
-    if min(each.sent_at for each in sends) < frame.history_from:
+    if min(each.first_at for each in sends) < frame.history_from:
         return "pruned"
     kind = frame.sender.checks.kinds.get(name, "")
     if not _stands(_parsed(lead.values.get(name)), last.cell, kind):
@@ -202,13 +210,13 @@ def _walked_back(lines: Sequence[Line], sends: Sequence[_Said], kind: str) -> tu
     """The line by which the first of our values came that have stood without a break, and the last change that this may have been."""
     came: list[_Said | None] = []
     done = -1
-    lines = [line for line in lines if line.seen_at >= min(each.sent_at for each in sends)]
+    lines = [line for line in lines if line.seen_at >= min(each.first_at for each in sends)]
     for line in lines:
         new = _parsed(line.new)
         hits = [
             number
             for number, each in enumerate(sends)
-            if number > done and each.went and each.sent_at <= line.seen_at and _stands(new, each.cell, kind)
+            if number > done and each.went and each.first_at <= line.seen_at and _stands(new, each.cell, kind)
         ]
         done = max(hits, default=done)
         came.append(sends[done] if hits else None)
@@ -250,15 +258,17 @@ def _seen(frame: Frame, name: str, last: _Said, lead: Found) -> bool:
     return frame.coverage.has_brought(bring, last.settled_at) or (len(bring) == len(lead.pulls) and lead.asked_at >= last.settled_at)
 
 
-def _by_field(frame: Frame, changes: Iterable[Settled]) -> dict[str, list[_Said]]:
+def _by_field(frame: Frame, changes: Iterable[Sent]) -> dict[str, list[_Said]]:
     found: dict[str, list[_Said]] = {}
     for change in changes:
         for name, (cell, known, went) in _said_by(frame, change).items():
-            found.setdefault(name, []).append(_Said(change.place, change.id, change.sent_at, change.settled_at, cell, known, went))
+            found.setdefault(name, []).append(
+                _Said(change.place, change.id, change.first_at, change.sent_at, change.settled_at, cell, known, went)
+            )
     return found
 
 
-def _said_by(frame: Frame, change: Settled) -> _SaidBy:
+def _said_by(frame: Frame, change: Sent) -> _SaidBy:
     key = (change.push, change.state, change.fields, *(change.erased or ()))
     said = frame.said.get(key)
     if said is None:
@@ -268,7 +278,7 @@ def _said_by(frame: Frame, change: Settled) -> _SaidBy:
     return said
 
 
-def _read(frame: Frame, change: Settled) -> _SaidBy:
+def _read(frame: Frame, change: Sent) -> _SaidBy:
     went, sender = change.state not in NOT_SENT, frame.senders.get(change.push)
     if change.erased is not None or sender is None:
         names = change.erased if change.erased is not None else json.loads(change.fields)

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from syncd.core.following import readable
 from syncd.core.mirror import Vocabulary
 from syncd.core.preflight import Preflight
-from syncd.core.revert import Before, Found, Frame, Reason, fields_of, names_of, revert
+from syncd.core.revert import Before, Found, Frame, Reason, Sent, fields_of, names_of, revert
 from syncd.core.rules import Rules
 from syncd.core.settings import Instance, Push
-from syncd.core.verify import Coverage, Sender, Settled
+from syncd.core.verify import Coverage, Sender
 from syncd.store import fields, reverting, ruling, status
 from syncd.store.leases import Connection, Pool
 from syncd.store.mirrored import LOOKUPS
@@ -46,7 +46,7 @@ class Tally:
 class _Page:
     """What ours are about some keys: changes, and fields that are on their way."""
 
-    changes: Mapping[str, list[Settled]]
+    changes: Mapping[str, list[Sent]]
     on_the_way: Mapping[str, set[str]]
 
 
@@ -152,7 +152,7 @@ class Reverter:
             spelled = name if sender is None else sender.checks.spelled((name,)).get(name, name)
             for key in self._meant(whose, push, key_norm):
                 on_the_way.setdefault(key, set()).add(spelled)
-        changes: dict[str, list[Settled]] = {}
+        changes: dict[str, list[Sent]] = {}
         for key_norm, change in await reverting.changes(connection, self._instance, texts, self._frame.since - BEFORE):
             for key in self._meant(whose, change.push, key_norm):
                 changes.setdefault(key, []).append(change)

@@ -10,8 +10,7 @@ from datetime import UTC, datetime, time
 from typing import Any
 
 from syncd.core.merge import ECHO
-from syncd.core.revert import Found, Line
-from syncd.core.verify import Settled
+from syncd.core.revert import Found, Line, Sent
 from syncd.store.attaching import PROGRESS
 from syncd.store.history import ensure_partition
 from syncd.store.leases import Connection
@@ -28,12 +27,17 @@ SELECT h.key_norm FROM syncd.change_history h
  WHERE h.instance = $1 AND h.push = $2 AND h.settled_at >= $3 AND h.key_norm > $4 AND h.state IN ('applied', 'warned', 'unverified')
  GROUP BY h.key_norm ORDER BY h.key_norm LIMIT $5
 """
+# What came back from a chunk or went ahead of one may have been written by any of its tries; a chunk goes again under another job.
 CHANGES = """
 SELECT h.key_norm, h.id, coalesce(h.retry_of, h.id) AS place, h.push, h.key, h.fields::text AS fields,
        CASE WHEN h.state = 'noop' AND h.reason = $4 THEN 'echo' ELSE h.state END AS state, h.erased,
-       coalesce(j.submitted_at, b.submitted_at, h.settled_at) AS sent_at, h.settled_at
+       coalesce(j.submitted_at, b.submitted_at, h.settled_at) AS sent_at, h.settled_at,
+       least(coalesce(CASE WHEN h.attempt > 0 OR c.split_from IS NOT NULL OR b.urgent THEN h.created_at END,
+                      (SELECT min(f.submitted_at) FROM syncd.import_job f WHERE f.chunk_id = j.chunk_id)),
+             coalesce(j.submitted_at, b.submitted_at, h.settled_at)) AS first_at
   FROM syncd.change_history h
   LEFT JOIN syncd.import_job j ON j.id = h.import_job_id
+  LEFT JOIN syncd.chunk c ON c.id = j.chunk_id
   LEFT JOIN syncd.sync_batch b ON b.id = h.sync_batch_id
  WHERE h.instance = $1 AND h.key_norm = ANY ($2::text[]) AND h.settled_at >= $3 AND h.state IN ('applied', 'warned', 'unverified', 'noop')
 """
@@ -137,10 +141,10 @@ async def erased(connection: Connection, instance: str, push: str, since: dateti
     return {row["name"]: row["changes"] for row in await connection.fetch(ERASED, instance, push, since, until)}
 
 
-async def changes(connection: Connection, instance: str, keys: Sequence[str], since: datetime) -> list[tuple[str, Settled]]:
+async def changes(connection: Connection, instance: str, keys: Sequence[str], since: datetime) -> list[tuple[str, Sent]]:
     """The changes of all pushes with these keys that have ended since then and may have written, each with its key's normal form."""
     rows = await connection.fetch(CHANGES, instance, keys, since, ECHO)
-    return [(key_norm, Settled(*change)) for key_norm, *change in (row.values() for row in rows)]
+    return [(key_norm, Sent(*change)) for key_norm, *change in (row.values() for row in rows)]
 
 
 async def on_the_way(connection: Connection, instance: str, keys: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -10,10 +10,10 @@ import pytest
 
 from syncd.core.drift import KnownField
 from syncd.core.preflight import Preflight
-from syncd.core.revert import Before, Found, Frame, Line, Reason, fields_of, revert
+from syncd.core.revert import Before, Found, Frame, Line, Reason, Sent, fields_of, revert
 from syncd.core.rules import Rules
 from syncd.core.settings import FieldRule, Mend, Push
-from syncd.core.verify import Coverage, Sender, Settled
+from syncd.core.verify import Coverage, Sender
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 FIELDS = [
@@ -51,9 +51,9 @@ def frame(push: Push = PUSH, until: float = 600, fields: frozenset[str] | None =
     return replace(Frame(push, NOON, at(until), fields, at(-600), senders, coverage), **more)
 
 
-def change(number: int, sent: float, push: str = "contacts", state: str = "applied", place: int | None = None, **fields: Any) -> Settled:
+def change(number: int, sent: float, push: str = "contacts", state: str = "applied", place: int | None = None, **fields: Any) -> Sent:
     """Sent then, and settled a minute later."""
-    return Settled(number, place or number, push, "a@x", json.dumps(fields), state, None, at(sent), at(sent + 1))
+    return Sent(number, place or number, push, "a@x", json.dumps(fields), state, None, at(sent), at(sent + 1), at(sent))
 
 
 def line(seen: float, old: Any, new: Any) -> Line:
@@ -65,7 +65,7 @@ def found(lines: Sequence[Line] = (), name: str = "leadScore", first_seen: float
     return Found(7, texts, at(first_seen), at(asked), frozenset({"people"}), {name: lines})
 
 
-def outcome(changes: Sequence[Settled], lead: Found | Reason, of: Frame | None = None, on_the_way: Sequence[str] = ()) -> Any:
+def outcome(changes: Sequence[Sent], lead: Found | Reason, of: Frame | None = None, on_the_way: Sequence[str] = ()) -> Any:
     """Of the one field: the value to be put back and its place, or the reason why not."""
     before, left = revert(of or frame(), changes, lead, on_the_way)
     assert len(before) + len(left) <= 1
@@ -85,6 +85,13 @@ def test_what_the_mirror_saw_before_ours_came_is_put_back_in_the_place_of_ours()
 @pytest.mark.parametrize("state", ["warned", "unverified"])
 def test_what_came_was_applied_whatever_marketo_said(state: str) -> None:
     assert outcome([replace(BAD, state=state)], found([CAME], leadScore=0)) == (10, 42)
+
+
+def test_what_went_more_than_once_may_have_come_the_first_time() -> None:
+    again = replace(BAD, sent_at=at(60), settled_at=at(61))
+    assert outcome([again], found([CAME], leadScore=0)) == (10, 42)
+    assert outcome([replace(again, first_at=at(60))], found([CAME], leadScore=0)) == "same"
+    assert outcome([again], found(leadScore=0, first_seen=8)) == "created"
 
 
 def test_nothing_before_is_cleared() -> None:

@@ -13,6 +13,7 @@ from syncd.cli import releasing, revert
 from syncd.cli.revert import Result, Wanted
 from syncd.core.settings import Database, FieldRule, Push, Secret, UpdatedSince
 from syncd.flows.revert import Reverter, Tally
+from syncd.simulator import Fault
 from syncd.store import reverting
 from tests.flows.conftest import PULL, PUSH, Build, House
 
@@ -283,3 +284,58 @@ def broken_off(go: Any, after: int) -> Any:
         return await go(self, connection, plan, now, die)  # type: ignore[no-any-return]
 
     return until
+
+
+ERASE = """
+UPDATE syncd.change_history SET fields = '{}', erased = '{leadScore}', key = CASE WHEN $2 THEN '' ELSE key END,
+       key_norm = CASE WHEN $2 THEN '' ELSE key_norm END WHERE key = $1
+"""
+TWIN = """
+INSERT INTO syncd.lead (instance, lead_id, email, attributes, digests, first_seen_at, changed_at, asked_at)
+SELECT instance, lead_id + 1000000, email, attributes, digests, first_seen_at, changed_at, asked_at FROM syncd.lead WHERE lead_id = $1
+"""
+
+
+async def test_leads_and_values_that_are_no_longer_there_are_counted(house: Build, database: str) -> None:
+    home, leads, _ = await one_by_one(house)
+    (emptied, _), (forgotten, _), (_, deleted), (_, shared), (_, moved), _ = leads[:6]
+    since = await sent(home, {email: {"leadScore": 0} for email, _ in leads[:6]})
+    await pulled(home)
+    await home.pool.execute(ERASE, emptied, False)
+    await home.pool.execute(ERASE, forgotten, True)
+    await home.pool.execute("UPDATE syncd.lead SET deleted_at = $2 WHERE lead_id = $1", deleted, home.clock.now())
+    await home.pool.execute(TWIN, shared)
+    await home.pool.execute("UPDATE syncd.lead SET email = 'moved@example.com' WHERE lead_id = $1", moved)
+    result = await reverted(home, database, since)
+    assert result.tally.back == {"leadScore": 1}
+    assert left(result.tally) == {
+        "erased": {"leadScore": 2},
+        "deleted": {"leadScore": 1},
+        "several": {"leadScore": 1},
+        "no_lead": {"leadScore": 1},
+    }
+
+
+async def test_what_no_pull_has_come_past_is_reverted_after_the_next_one(house: Build, database: str) -> None:
+    home, leads, _ = await one_by_one(house)
+    await home.pool.execute("UPDATE syncd.pull SET state = 'paused'")
+    since = await sent(home, {email: {"leadScore": 0, "title": "X"} for email, _ in leads[:3]})
+    await home.run(60)
+    result = await reverted(home, database, since)
+    assert (result.plan, left(result.tally)) == (None, {"not_seen": {"leadScore": 3}, "not_pulled": {"title": 3}})
+    await home.pool.execute("UPDATE syncd.pull SET state = 'running'")
+    await pulled(home)
+    assert (await reverted(home, database, since)).tally.back == {"leadScore": 3}
+
+
+async def test_an_import_that_went_twice_is_reverted_to_what_was_before_the_first(house: Build, database: str) -> None:
+    """The answer to the first was lost, and the pull saw what it did long before the second."""
+    push = replace(PUSH, unconfirmed_after=timedelta(minutes=5))
+    home, leads, _ = await one_by_one(house, push)
+    home.simulator.script("import", Fault.RESET_AFTER)
+    since = await sent(home, {email: {"company": "Wrong"} for email, _ in leads})  # which only files write
+    assert await home.job_states() == ["absent", "settled"]
+    seen = await home.pool.fetchval("SELECT max(seen_at) FROM syncd.lead_history WHERE new #>> '{}' = 'Wrong'")
+    assert seen < await home.pool.fetchval("SELECT max(submitted_at) FROM syncd.import_job")
+    await pulled(home)
+    assert (await reverted(home, database, since, push)).tally.back == {"company": len(leads)}
