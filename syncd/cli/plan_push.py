@@ -102,9 +102,10 @@ def _numbers(planned: Planned, push: Push, now: datetime) -> Table:
     table = Table(title=title, title_justify="left", show_header=False)
     for justify in ("left", "right", "left"):
         table.add_column(justify=justify)
-    for what, count in (("create a lead", tally.created), ("update a lead", tally.updated), ("create or update one", tally.unknown)):
-        if count or what != "create or update one":
-            table.add_row(what, f"{count:,}", "")
+    table.add_row("create a lead", f"{tally.created:,}", "")
+    table.add_row("update a lead", f"{tally.updated:,}", "")
+    if tally.unknown:
+        table.add_row("of leads", f"{tally.unknown:,}", f"of which the mirror knows nothing by {push.lookup_field}")
     table.add_row("superseded", f"{tally.superseded:,}", "by newer changes of their keys")
     riding = tally.carried - tally.rows
     if riding:

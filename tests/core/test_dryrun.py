@@ -53,7 +53,7 @@ def total(course: Course) -> int:
 
 
 keys = st.sampled_from(["a", "b", "c", "d", ""])
-values = st.one_of(st.none(), st.integers(0, 9), st.just([]), st.just("x" * 500))
+values: st.SearchStrategy[object] = st.one_of(st.none(), st.integers(0, 9), st.just([]), st.just("x" * 500))
 fields = st.dictionaries(st.sampled_from(["one", "two", "company"]), values, max_size=3)
 
 
