@@ -102,9 +102,10 @@ def _numbers(planned: Planned, push: Push, now: datetime) -> Table:
     table = Table(title=title, title_justify="left", show_header=False)
     for justify in ("left", "right", "left"):
         table.add_column(justify=justify)
-    for what, count in (("create a lead", tally.created), ("update a lead", tally.updated), ("create or update one", tally.unknown)):
-        if count or what != "create or update one":
-            table.add_row(what, f"{count:,}", "")
+    table.add_row("create a lead", f"{tally.created:,}", "")
+    table.add_row("update a lead", f"{tally.updated:,}", "")
+    if tally.unknown:
+        table.add_row("of leads", f"{tally.unknown:,}", f"of which the mirror knows nothing by {push.lookup_field}")
     table.add_row("superseded", f"{tally.superseded:,}", "by newer changes of their keys")
     riding = tally.carried - tally.rows
     if riding:
@@ -114,11 +115,9 @@ def _numbers(planned: Planned, push: Push, now: datetime) -> Table:
             table.add_row(name if not first else "", f"{count:,}", _plain(reason))
         if not reasons:
             table.add_row(name, "0", "")
-    files = (
-        f"{megabytes(tally.file_bytes)}, {_range(*expected.import_calls, 'call')}, {counted(expected.slots, 'slot')} of the queue at a time"
-    )
+    files = f"{_size(tally.file_bytes)}, {_range(*expected.import_calls, 'call')}, {counted(expected.slots, 'slot')} of the queue at a time"
     table.add_row("files", _numbers_of(*expected.files), files)
-    table.add_row("calls of Sync Leads", _numbers_of(*expected.sync_calls), megabytes(tally.sync_bytes))
+    table.add_row("calls of Sync Leads", _numbers_of(*expected.sync_calls), _size(tally.sync_bytes))
     soonest, latest = expected.time
     table.add_row("time", f"{_time(soonest)} to {_time(latest)}", f"until {moment(now + latest)} at the latest; {expected.basis}")
     return table
@@ -160,6 +159,10 @@ def _numbers_of(least: int, most: int) -> str:
 
 def _range(least: int, most: int, thing: str) -> str:
     return counted(most, thing) if least == most else f"{least:,} to {counted(most, thing)}"
+
+
+def _size(size: int) -> str:
+    return megabytes(size) if size >= 100_000 else counted(size, "byte")
 
 
 def _time(length: timedelta) -> str:

@@ -1,6 +1,7 @@
 """What a push's packing comes to, claim after claim, as if it were done: the counts of a plan, and twenty rows of it."""
 
 import heapq
+import json
 import zlib
 from array import array
 from collections import Counter
@@ -15,44 +16,9 @@ from syncd.core.csvfile import read_rows
 from syncd.core.pack import Cells, PackedBatch, PackedChunk, PackedRow, Packing, PendingChange
 from syncd.core.preflight import ASKED_ONCE_MORE
 from syncd.core.settings import Format
+from syncd.core.tally import Fate, Tally
 
 SAMPLE = 20
-
-Fate = Literal["created", "updated", "unknown"]
-"""What a row does by the mirror; `unknown` where the mirror can't tell whether there is a lead."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What becomes of changes. Each is carried, or ends or waits for one of the reasons; the rows are what Marketo gets."""
-
-    changes: int = 0
-    carried: int = 0
-    rows: int = 0
-    created: int = 0
-    updated: int = 0
-    unknown: int = 0
-    superseded: int = 0
-    noop: Counter[str] = field(default_factory=Counter)
-    rejected: Counter[str] = field(default_factory=Counter)
-    parked: Counter[str] = field(default_factory=Counter)
-    files: int = 0
-    file_bytes: int = 0
-    file_rows: int = 0
-    calls: int = 0
-    """Of Sync Leads; `cuts` more at most, where a batch does not wait for the next claim."""
-    cuts: int = 0
-    sync_bytes: int = 0
-    rare: int = 0
-    """Records that wait for a file in vain before they go."""
-    unfilled: int = 0
-    """Files that go as they are once `flush_after` has passed."""
-
-    def add(self, other: "Tally") -> None:
-        """Count the other's as well."""
-        for name in self.__slots__:
-            mine, more = getattr(self, name), getattr(other, name)
-            setattr(self, name, mine + more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +170,7 @@ class Course:
     def _fill(self, filling: _Filling, page: Page) -> None:
         chunk = filling.chunk
         for row in chunk.rows:
-            _count(filling.tally, row, self._fate(row, page))
+            filling.tally.row(len(row.change_ids), self._fate(row, page))
         filling.by_file = filling.by_file or any(each in page.by_file for row in chunk.rows for each in row.change_ids)
         if not may_go_by_sync(self._list_id, chunk.columns, chunk.row_count, chunk.byte_count, filling.by_file):
             filling.ids = None
@@ -214,7 +180,7 @@ class Course:
     def _batch(self, batch: PackedBatch, page: Page, changes: Mapping[int, PendingChange]) -> None:
         self._call(batch)
         for row in batch.rows:
-            _count(self.tally, row, self._fate(row, page))
+            self.tally.row(len(row.change_ids), self._fate(row, page))
             self._note(row, None, changes, page)
         batch.rows = []
 
@@ -281,7 +247,7 @@ class Course:
                 if any(each in ours for each in row.change_ids):
                     self.tally.rare += 1
                     before = self._first.get(row.key_norm, self._round) < self._round
-                    _count(self.tally, row, "updated" if before else page.fates.get(row.key_norm, "updated"))
+                    self.tally.row(len(row.change_ids), "updated" if before else page.fates.get(row.key_norm, "updated"))
             batch.rows = []
         if packing.batches:
             self.batch = packing.batches[-1]
@@ -307,16 +273,10 @@ class Course:
         return sorted(rows, key=lambda row: row.change_ids)
 
 
-def _count(tally: Tally, row: PackedRow, fate: Fate) -> None:
-    tally.rows += 1
-    tally.carried += len(row.change_ids)
-    setattr(tally, fate, getattr(tally, fate) + 1)
-
-
 def _sample_row(picked: "_Picked", file_format: Format) -> SampleRow:
     row, columns, fate = picked
     if columns is None:
-        record: dict[str, object] = orjson.loads(row.line)
+        record: dict[str, object] = json.loads(row.line, parse_int=str, parse_float=str)  # no digit is lost
         cells: Cells = {name: None if value is None else _text(value) for name, value in list(record.items())[1:]}
         return SampleRow(tuple(row.change_ids), row.key_norm, cells, fate, "sync")
     (values,) = read_rows(row.line, file_format)
@@ -324,4 +284,4 @@ def _sample_row(picked: "_Picked", file_format: Format) -> SampleRow:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    return value if isinstance(value, str) else json.dumps(value)

@@ -7,10 +7,10 @@ from datetime import timedelta
 
 from syncd.core.batching import GATHER
 from syncd.core.cost import SPAN, USUAL_CALL
-from syncd.core.dryrun import Tally
 from syncd.core.polling import gap, median, noticed_within
 from syncd.core.settings import Limits, Push
 from syncd.core.slots import wanted_in_flight
+from syncd.core.tally import Tally
 
 QUICK, SLOW = (timedelta(seconds=2), 1_000), (timedelta(seconds=60), 50)
 """How long a file takes at least and at most, and rows a second, as long as no import has shown it here."""

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from syncd.core.batching import GATHER, MOST_RECORDS
-from syncd.core.dryrun import Course, Fate, Page, SampleRow, Tally
+from syncd.core.dryrun import Course, Page, SampleRow
 from syncd.core.forecast import Forecast, forecast
 from syncd.core.guard import digest_of, guard_notes
 from syncd.core.hours import may_import
@@ -19,6 +19,7 @@ from syncd.core.mirror import Vocabulary
 from syncd.core.pack import PendingChange, Target, pack
 from syncd.core.preflight import Preflight
 from syncd.core.settings import Instance, Push
+from syncd.core.tally import Fate, Tally
 from syncd.flows import gate
 from syncd.flows.preflight import all_by_index, echoes, owned_by, ruled, target_for
 from syncd.store import batches, dryrun, fields, forgetting, holding, imports, outbox, pauses, ruling

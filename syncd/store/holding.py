@@ -67,13 +67,15 @@ SELECT $1, $2, m.minute, m.changes, m.created FROM unnest($3::timestamptz[], $4:
 ON CONFLICT (instance, push, minute) DO UPDATE SET changes = c.changes + excluded.changes, created = c.created + excluded.created
 """
 FORGET_COUNTS = "DELETE FROM syncd.guard_count WHERE instance = $1 AND minute < $2"
-# Whom we have brought there lately, the pulls may not have brought back yet.
+# Whom we have brought there lately, the pulls may not have brought back yet. The LIMITs keep it one probe of an index for each change:
+# as joins, and with nothing known of the tables, all leads were walked for each.
 UNKNOWN = """
 SELECT o.id, o.key_norm FROM syncd.outbox o
  WHERE o.id = ANY ($2::bigint[])
-   AND NOT EXISTS (SELECT FROM syncd.lead l WHERE l.instance = $1 AND lower(l.email) = o.key_norm AND l.deleted_at IS NULL)
-   AND NOT EXISTS (SELECT FROM syncd.change_history h
-                    WHERE h.instance = $1 AND h.key_norm = o.key_norm AND h.state IN ('applied', 'warned') AND h.settled_at >= $3)
+   AND (SELECT true FROM syncd.lead l
+         WHERE l.instance = $1 AND lower(l.email) = o.key_norm AND l.deleted_at IS NULL LIMIT 1) IS NULL
+   AND (SELECT true FROM syncd.change_history h
+         WHERE h.instance = $1 AND h.key_norm = o.key_norm AND h.state IN ('applied', 'warned') AND h.settled_at >= $3 LIMIT 1) IS NULL
  ORDER BY o.id
 """
 BEGIN_CANARY = """

@@ -8,8 +8,9 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.core.dryrun import Course, Fate, Page
+from syncd.core.dryrun import Course, Page
 from syncd.core.pack import PendingChange, Target, pack
+from syncd.core.tally import Fate
 
 TARGET = Target(lookup_field="email", format="csv", max_body_bytes=400, envelope_bytes=0)
 CLAIM = 3

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from syncd.core.dryrun import Tally
 from syncd.core.forecast import ASSUMED, forecast
 from syncd.core.settings import Limits, Push
+from syncd.core.tally import Tally
 
 PUSH = Push("contacts", flush_after=timedelta(minutes=5))
 LATELY = [(timedelta(seconds=60), 10_000), (timedelta(seconds=90), 10_000)]

@@ -236,6 +236,29 @@ async def test_forgotten_people_and_update_only(house: Build) -> None:
     await held_against_what_happens(home, pending)
 
 
+@pytest.mark.parametrize(("lookup_field", "expected"), [("id", (0, 1, 1)), ("personId", (0, 0, 2))])
+async def test_by_other_keys_nobody_is_said_to_be_new(house: Build, lookup_field: str, expected: tuple[int, int, int]) -> None:
+    home = await filled(house, lookup_field=lookup_field, rules={})
+    lead = next(iter(home.simulator.world))
+    await home.enqueue((str(lead.id), '{"company": "Acme"}'), ("987654321", '{"company": "Acme"}'))
+    made = await planned(home)
+    tally = made.sections[0].tally
+    assert (tally.created, tally.updated, tally.unknown) == expected
+    assert tally.files == 1
+    assert any("can't be told" in note for note in made.notes) == (lookup_field == "personId")
+
+
+async def test_a_list_takes_files_only_and_no_clears(house: Build) -> None:
+    home = await filled(house, list_id=1001)
+    await home.enqueue((emails(home)[0], '{"firstName": "Of Marketo"}'), (emails(home)[1], '{"lastName": null}'))
+    tally = (await planned(home)).sections[0].tally
+    assert (tally.files, tally.updated, tally.calls) == (1, 1, 0)
+    (reason,) = tally.parked
+    assert "does not add to a list" in reason
+    await home.run(100)
+    assert await home.states() == {"in_chunk": 1, "parked": 1} or await home.states() == {"applied": 1, "parked": 1}
+
+
 STATE = """
 SELECT jsonb_object_agg(name, rows) FROM (
     SELECT 'outbox' AS name, jsonb_agg(jsonb_build_array(o.xmin, o.xmax, o.ctid, o.id) ORDER BY id) AS rows FROM syncd.outbox o
