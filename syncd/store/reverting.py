@@ -19,9 +19,9 @@ PAGE = 2_000  # keys
 BATCH = 20_000  # changes
 OVERTAKEN = "its lead was changed in Marketo, or went, after the plan was made"
 
-# Where nothing is known of a partition, all of it would be sorted for each page; and the outbox, empty when the first page is planned,
-# fills with the plan.
-BY_INDEX = "SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off"
+# Where nothing is known of a partition, all of it would be sorted for each page. Keys are looked up in a hash only where they are known
+# when the query is planned.
+BY_INDEX = "SET LOCAL enable_sort = off; SET LOCAL plan_cache_mode = force_custom_plan"
 KEYS = """
 SELECT h.key_norm FROM syncd.change_history h
  WHERE h.instance = $1 AND h.push = $2 AND h.settled_at >= $3 AND h.key_norm > $4 AND h.state IN ('applied', 'warned', 'unverified')
@@ -41,6 +41,7 @@ SELECT h.key_norm, h.id, coalesce(h.retry_of, h.id) AS place, h.push, h.key, h.f
   LEFT JOIN syncd.sync_batch b ON b.id = h.sync_batch_id
  WHERE h.instance = $1 AND h.key_norm = ANY ($2::text[]) AND h.settled_at >= $3 AND h.state IN ('applied', 'warned', 'unverified', 'noop')
 """
+# By a walk over the outbox, which has no index of keys (store/story.py), for all keys of a page at once: 0.3 s for a million changes.
 ON_THE_WAY = """
 SELECT DISTINCT o.key_norm, o.push, f.name
   FROM syncd.outbox o CROSS JOIN LATERAL jsonb_object_keys(o.fields) AS f (name)
