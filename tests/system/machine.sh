@@ -30,10 +30,12 @@ mount -t overlay -o "lowerdir=/,upperdir=$disk/upper,workdir=$disk/work" none "$
 root=$disk/root
 base=$("$python" -c 'import sys; print(sys.base_prefix)')
 packages=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-for shared in "$here" "$folder" "$packages"; do # where they are file systems of their own
-    mkdir -p "$root$shared" && mount --bind "$shared" "$root$shared"
-done
-mkdir -p "$root/opt/python" && mount --bind "$base" "$root/opt/python" # where the user syncd may read it
+mkdir -p "$root$folder" && mount --bind "$folder" "$root$folder" # where it is a file system of its own
+# Where the user syncd may read them, whatever the unit hides: the checkout may be in /tmp, or in somebody's home.
+mkdir -p "$root/opt/python" "$root/opt/project" "$root/opt/packages"
+mount --bind "$base" "$root/opt/python"
+mount --bind "$here" "$root/opt/project"
+mount --bind "$packages" "$root/opt/packages"
 mount -t proc none "$root/proc"
 mount -t sysfs none "$root/sys"
 mount -t cgroup2 none "$root/sys/fs/cgroup"
@@ -68,7 +70,7 @@ END
 mkdir -p "$root/opt/syncd/bin" "$root/etc/syncd"
 cat > "$root/opt/syncd/bin/syncd" <<END
 #!/bin/sh
-export PYTHONDONTWRITEBYTECODE=1 LD_LIBRARY_PATH=/opt/python/lib PYTHONPATH=$here:$packages
+export PYTHONDONTWRITEBYTECODE=1 LD_LIBRARY_PATH=/opt/python/lib PYTHONPATH=/opt/project:/opt/packages
 exec /opt/python/bin/python3 -m syncd "\$@"
 END
 chmod 755 "$root/opt/syncd/bin/syncd"
