@@ -93,7 +93,8 @@ async def cancel(database: Database, chosen: Chosen, found: Found) -> tuple[int,
             if not left:
                 break
             await asyncio.sleep(TRY_AGAIN_AFTER)
-        await releasing.after_discard(connection, chosen.instance, chosen.push)
+        of_all = chosen.plan_id is None and chosen.key_like is None
+        await releasing.after_discard(connection, chosen.instance, chosen.push, begin_anew=of_all)
         return done, left
 
 

@@ -113,7 +113,8 @@ def discard(
 
     Counts them and asks. What is in a chunk already may be at Marketo: it is
     counted, and goes on. The cancelled ones stay readable in syncd.change. A
-    push that its guard holds goes on, with a canary first.
+    push that its guard holds goes on, with a canary first, unless only a plan or
+    some keys are meant.
     """
     from syncd.cli import discard as work
     from syncd.cli.asking import wanted

@@ -111,12 +111,17 @@ def done_lines(push: str, found: Found, done: Done) -> list[str]:
     return lines
 
 
-async def after_discard(connection: Connection, instance: str, push: str) -> None:
-    """What follows from a discard: plans of which nothing is left are discarded, and a push that was held goes on, with a canary first."""
+async def after_discard(connection: Connection, instance: str, push: str, begin_anew: bool) -> None:
+    """What follows from a discard: plans of which nothing is left are discarded.
+
+    `begin_anew`: a push that was held goes on, with a canary first; not after the discard of a plan or of some keys.
+    """
     now = await discarding.time(connection)
     async with connection.transaction():
         await holding.plans_discarded(connection, instance, push, now)
         await holding.settle_holds(connection, instance, push)
+    if not begin_anew:
+        return
     async with connection.transaction():
         await connection.execute(pauses.LOCK, instance)
         await holding.known(connection, instance, push)

@@ -64,6 +64,8 @@ class Forgetter:
             return True
         if not request.written:
             return True
+        if request.in_marketo == "waits" and self._not_before is not None and self._clock.now() < self._not_before:
+            return False
         _, carried = await self._live(request)
         # An import that is under way would make them anew in Marketo.
         if carried or (request.in_marketo == "waits" and not await self._delete(request)):

@@ -65,8 +65,9 @@ async def admitted(
 
 async def let_go(connection: Connection, instance: str, push: Push, admitted: Admitted, packing: Packing, now: datetime) -> None:
     """Count what a claim has packed, and let the files of a canary be full."""
-    gone = [each for each in _gone(packing) if each in admitted.made_at]
-    creating = len({admitted.creating[each] for each in gone if each in admitted.creating})
+    sent = [each for each in _sent(packing) if each in admitted.made_at]
+    gone = [*sent, *(each for each, _, _ in packing.ended if each in admitted.made_at)]
+    creating = len({admitted.creating[each] for each in sent if each in admitted.creating})
     minutes = holding.minutes_of(admitted.made_at[each] for each in gone)
     created = {minute: creating for minute in holding.minutes_of([now]) if creating}
     if minutes or created:
@@ -123,12 +124,10 @@ def _beyond(since: datetime, arrivals: Sequence[Arrival]) -> Beyond:
     return Beyond(since, min(each.first_id for each in later), sum(each.changes for each in later))
 
 
-def _gone(packing: Packing) -> Iterator[int]:
+def _sent(packing: Packing) -> Iterator[int]:
     for chunk in packing.chunks:
         for row in chunk.rows:
             yield from row.change_ids
     for batch in packing.batches:
         for row in batch.rows:
             yield from row.change_ids
-    for change, _, _ in packing.ended:
-        yield change

@@ -13,7 +13,7 @@ from syncd.core.settings import Guard as Settings
 from syncd.core.settings import Push
 from syncd.flows.gate import creations, surging
 from syncd.flows.loop import SECOND, Idle, Outcome, Worked
-from syncd.store import holding, pushes
+from syncd.store import forgetting, holding, pauses, pushes
 from syncd.store.holding import PIECE, Fate
 from syncd.store.leases import Connection, Lease
 
@@ -90,6 +90,7 @@ class Guard:
             await holding.expect(connection, self.instance, push.name, digest, why)
             if known is not None and known.canary == "bad":
                 await pushes.let_go(connection, self.instance, push.name)  # others settings may mend it; they have a canary of their own
+                await pauses.enforce(connection, self.instance, now)
             return 1
         if known.surge is not None:
             return await self._hold(connection, push, guard, known, known.surge)
@@ -118,12 +119,14 @@ class Guard:
                 since = beyond.since.isoformat()
                 self._later.warning("surge_begun", push=push.name, reason=reason, since=since, at_least=beyond.changes)
             return 1
-        if known.canary != "good" or not waiting:
+        if guard.max_created is None:
             return 0
-        over, _ = await creations(connection, self.instance, push, waiting, now)
+        urgent = await holding.oldest_urgent(connection, self.instance, push.name, PIECE)
+        over: frozenset[int] = frozenset()
+        for those in (waiting if known.canary == "good" else [], urgent):  # as their claims look at them
+            over |= (await creations(connection, self.instance, push, those, now))[0]
         if not over:
             return 0
-        assert guard.max_created is not None
         reason = create_reason(guard.max_created)
         if known.held_at is None:
             sample, remedy = sorted(over)[:SAMPLE], self._commands(push)
@@ -145,8 +148,9 @@ class Guard:
         """Look how the canary has gone. None: it goes on, or the push is held, and there is nothing else to be done."""
         assert known.begun_at is not None
         fates = await holding.fates(connection, known.canary_ids, known.begun_at - timedelta(days=1))
-        failed = [fate for fate in fates if fate.state in FAILED]
-        cancelled, under_way = _sum(fates, {"cancelled"}), _sum(fates) - _sum(fates, ENDED)
+        forgotten = [fate for fate in fates if fate.reason == forgetting.REFUSED]  # that says nothing of what the push does to leads
+        failed = [fate for fate in fates if fate.state in FAILED and fate not in forgotten]
+        cancelled, under_way = _sum(fates, {"cancelled"}) + _sum(forgotten), _sum(fates) - _sum(fates, ENDED)
         size, failures = _sum(fates), _sum(failed)
         canary = verdict(size, under_way, failures, cancelled, guard.canary_max_failures)
         if canary == "under_way":

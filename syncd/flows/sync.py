@@ -104,7 +104,7 @@ class Syncer:
             if not seen.changes:
                 return
             target = ruled(target, push, await ruling.known(connection, self.instance, push, seen.changes))
-            passing = await outbox.passable(connection, self.instance, push, seen, kin)
+            passing = await outbox.passable(connection, self.instance, push, seen, kin, before)
             ahead = pack(passing.changes, {}, (), replace(target, ids=passing.ids))
             rest = [change for change in seen.changes if change.key_norm not in passing.ids]
             packing = await asyncio.to_thread(pack, rest, seen.claimed, (), target)

@@ -29,7 +29,8 @@ PENDING_OF_KEYS = (
 )
 HELD_OF_KEYS = (
     _OF_PUSH
-    + " AND state = 'held' AND ($5::bigint IS NULL OR plan_id = $5) AND key_norm = ANY ($3::text[]) AND id <> ALL ($4::bigint[])"
+    + " AND state = 'held' AND ($5::bigint IS NULL OR plan_id = $5) AND (plan_id IS NULL OR plan_id <> ALL ($6::bigint[]))"
+    + " AND key_norm = ANY ($3::text[]) AND id <> ALL ($4::bigint[])"
     + " ORDER BY id LIMIT 1000"
 )
 THESE = _COLUMNS + " WHERE id = ANY ($1::bigint[]) ORDER BY id"
@@ -140,7 +141,7 @@ async def of_keys(
     """What urgent changes of those keys take with them."""
     if section.state == "pending":
         return await connection.fetch(PENDING_OF_KEYS, instance, push, list(keys), list(but))
-    return await connection.fetch(HELD_OF_KEYS, instance, push, list(keys), list(but), section.plan_id)
+    return await connection.fetch(HELD_OF_KEYS, instance, push, list(keys), list(but), section.plan_id, list(section.making))
 
 
 async def these(connection: Connection, ids: Sequence[int]) -> list[asyncpg.Record]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from syncd.core.forget import EMAIL, ID, Key, Person, kind_of
-from syncd.store import batches, chunks, cursors
+from syncd.store import batches, chunks, cursors, holding
 from syncd.store.history import ensure_partition
 from syncd.store.leases import Connection
 
@@ -204,9 +204,10 @@ async def erase(connection: Connection, instance: str, person: Person, pushes: M
     await _erase_keys_of_windows(connection, instance, person, now, erased)
     erased["staging"] = sum(row[0] for row in await connection.fetch(STAGED, instance))
     words = "|".join([*(re.escape(email) for email in person.emails), *(rf"\y{lead_id}\y" for lead_id in ids)])
-    for table, statement in TEXTS.items():
-        erased[table] += _rows(await connection.execute(statement, instance, words, ERASED))
-    erased["request"] = _rows(await connection.execute(ANSWERS, instance, words))
+    if words:  # a person who is known by other keys alone has none, and no words at all are found in every text
+        for table, statement in TEXTS.items():
+            erased[table] += _rows(await connection.execute(statement, instance, words, ERASED))
+        erased["request"] = _rows(await connection.execute(ANSWERS, instance, words))
     return Erasure(+erased, carried)
 
 
@@ -229,6 +230,9 @@ async def _erase_changes(
         await batches.undo(connection, batch_id, DISSOLVED)
     free, _ = await live(connection, instance, person, pushes)
     erased["outbox"] = _rows(await connection.execute(CANCEL, free, CANCELLED, now))
+    for push in pushes if free else ():
+        await holding.plans_discarded(connection, instance, push, now)
+        await holding.settle_holds(connection, instance, push)
     erased["change_history"] = _rows(await connection.execute(ERASE_SETTLED, *changes, ERASED))
     erased["snapshot"] = _rows(await connection.execute(DROP_SNAPSHOT, *changes))
     if others:

@@ -62,7 +62,12 @@ SELECT h.kind, h.key_norm
                       UNION
                      SELECT p.kind, s.key_norm COLLATE "default" FROM unnest($2::text[], $3::text[]) AS p (push, kind)
                        JOIN syncd.attachment a ON a.instance = $1 AND a.push = p.push
-                       JOIN syncd.snapshot s ON s.attachment_id = a.id) c
+                       JOIN syncd.snapshot s ON s.attachment_id = a.id
+                      UNION
+                     SELECT 'email', lower(btrim(e.value, E' \\t\\r\\n'))
+                       FROM (SELECT fields FROM syncd.outbox WHERE instance = $1
+                              UNION ALL SELECT fields FROM syncd.change_history WHERE instance = $1) o
+                      CROSS JOIN LATERAL jsonb_each_text(o.fields) AS e (name, value) WHERE lower(e.name) = 'email') c
         OFFSET 0) h
  WHERE (SELECT true FROM syncd.forgotten f WHERE f.instance = $1 AND f.hash = h.hash LIMIT 1)
 """

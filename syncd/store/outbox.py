@@ -55,6 +55,7 @@ SELECT k.key_norm, k.chunk_id, l.lead_id
 WAITING_TOO = """
 SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
  WHERE instance = $1 AND push = $2 AND state = 'pending' AND waits_for IS NOT NULL AND key_norm = ANY ($3::text[])
+   AND (admitted OR created_at < coalesce($4, 'infinity'::timestamptz))
  ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
 """
 THESE = """
@@ -209,13 +210,18 @@ async def urgent(
     return await _seen(connection, instance, push, [*rows, *others], kin)
 
 
-async def passable(connection: Connection, instance: str, push: Push, seen: Claimable, kin: Sequence[str] = ()) -> Passable:
-    """Of what `urgent` has seen, what may pass the chunk that has its key, with all that waits for that chunk of the same key."""
+async def passable(
+    connection: Connection, instance: str, push: Push, seen: Claimable, kin: Sequence[str] = (), before: datetime | None = None
+) -> Passable:
+    """Of what `urgent` has seen, what may pass the chunk that has its key, with what waits for that chunk of the same key.
+
+    `before` as of `urgent`.
+    """
     if not seen.claimed or push.lookup_field != "email":
         return Passable((), {}, {})
     found = await connection.fetch(PASSABLE, instance, list(seen.claimed))
     chunk_of, ids = {row["key_norm"]: row["chunk_id"] for row in found}, {row["key_norm"]: row["lead_id"] for row in found}
-    waiting = await connection.fetch(WAITING_TOO, instance, push.name, list(ids)) if ids else []
+    waiting = await connection.fetch(WAITING_TOO, instance, push.name, list(ids), before) if ids else []
     with_them = await _seen(connection, instance, push, waiting, kin) if waiting else Claimable((), {})
     return Passable([*(change for change in seen.changes if change.key_norm in ids), *with_them.changes], ids, chunk_of)
 

@@ -99,6 +99,9 @@ async def test_after_a_discard_a_push_that_was_held_tries_another_canary(syncd: 
     await pool.execute(GUARD, "bad")
     await pool.execute(STOP)
     await enqueue(pool, "a@x")
+    await enqueue(pool, "b@x")
+    assert (await told(syncd, yaml, "discard", "--push", "contacts", "--key", "b*", "-y"))[0] == 0
+    assert await pool.fetchval("SELECT state FROM syncd.push") == "held", "those keys were meant, not the push"
     assert (await told(syncd, yaml, "discard", "--push", "contacts", "-y"))[0] == 0
     assert await pool.fetchval("SELECT state FROM syncd.push") == "running"
     assert await pool.fetchval("SELECT canary FROM syncd.guard") == "none"

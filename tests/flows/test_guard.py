@@ -8,9 +8,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from syncd.core.forget import Person
 from syncd.core.settings import Guard, Hours
 from syncd.simulator import Fault, ImportModel
-from syncd.store import discarding, holding, pushes
+from syncd.store import discarding, forgetting, holding, pushes
 from syncd.store.discarding import Chosen
 from tests.flows.conftest import PULL, PUSH, Build, House
 
@@ -173,6 +174,17 @@ async def test_other_settings_have_a_canary_of_their_own_and_end_a_hold(house: B
     await home.restart(pushes=(replace(GUARDED, flush_after=timedelta(minutes=1)),))
     await home.run(SOON)
     assert (await push(home))[0] == "held", "that changes nothing of what it does"
+
+
+async def test_forgotten_people_do_not_make_a_canary_bad(house: Build) -> None:
+    home = await house(pushes=[GUARDED])
+    assert home.lease is not None
+    async with home.lease.transaction() as connection:
+        await forgetting.keep(connection, "acme", Person.of([("email", f"old{n}@example.com") for n in range(5)]))
+    await trickle(home, *names(30))
+    await until_quiet(home)
+    assert await home.states() == {"applied": 25, "rejected": 5}
+    assert (await guard(home))["canary"] == "good"
 
 
 async def test_a_canary_that_is_discarded_has_no_say(house: Build) -> None:
@@ -384,6 +396,15 @@ async def test_those_who_would_be_created_beyond_the_days_number_are_held(house:
     await release(home)
     await home.run(LONG, home.all_ended)
     assert len(list(home.simulator.world)) == 153
+
+
+async def test_urgent_changes_that_would_create_too_many_are_held_as_well(house: Build) -> None:
+    """They would be passed over for ever, and the urgent changes behind them with them."""
+    home = await mirrored(house)
+    await surge(home, 40, priority="urgent")
+    await home.run(600)
+    assert await home.states() == {"applied": 30, "held": 10}
+    assert len(list(home.simulator.world)) == 130
 
 
 async def test_changes_of_one_new_lead_create_one(house: Build) -> None:

@@ -29,7 +29,7 @@ SELECT 'acme', CASE n % 4 WHEN 0 THEN 'contacts' ELSE 'others' END, format('p%s@
         (dryrun.HELD, ("acme", "contacts", 5, 20_000, "normal", [1]), "outbox_set_aside"),
         (dryrun.PLANNED, ("acme", "contacts", 5, 20_000, "normal", 1), "outbox_of_plan"),
         (dryrun.PENDING_OF_KEYS, ("acme", "contacts", ["a"], [1]), "outbox_by_key"),
-        (dryrun.HELD_OF_KEYS, ("acme", "contacts", ["a"], [1], None), "outbox_by_key"),
+        (dryrun.HELD_OF_KEYS, ("acme", "contacts", ["a"], [1], None, [7]), "outbox_by_key"),
         (dryrun.WAITING, ("acme", "contacts"), "outbox_waiting"),
         (dryrun.AGAIN, ("acme", "contacts", ["a"], 5), "outbox_by_key"),
         (dryrun.RARE, ([1, 2], [3]), "outbox_in_chunk"),

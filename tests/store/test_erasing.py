@@ -262,6 +262,22 @@ async def test_nothing_that_names_the_person_is_left_in_any_table(pool: Pool, le
     }
 
 
+async def test_of_a_person_without_address_and_id_no_text_is_touched(pool: Pool, lease: Lease) -> None:
+    await plant(pool)
+    erasure = await erase(lease, Person.of([("crmNumber", "k-17")]))
+    assert erasure.erased.keys() <= {"outbox", "snapshot"}
+    assert await pool.fetchval("SELECT count(*) FROM syncd.request") == 1
+    assert await pool.fetchval("SELECT message FROM syncd.import_job") == "row of ada@example.com"
+
+
+async def test_a_plan_of_which_nothing_is_left_is_discarded(pool: Pool, lease: Lease) -> None:
+    await plant(pool)
+    await pool.execute("UPDATE syncd.plan SET state = 'waiting'")
+    await pool.execute("UPDATE syncd.outbox SET plan_id = (SELECT id FROM syncd.plan) WHERE state = 'held'")
+    await erase(lease, await ada(pool))
+    assert await pool.fetchval("SELECT state FROM syncd.plan") == "discarded"
+
+
 async def test_changes_keep_their_ends_and_names_of_fields_alone(pool: Pool, lease: Lease) -> None:
     await plant(pool)
     await erase(lease, await ada(pool))
@@ -422,4 +438,15 @@ async def test_nor_does_a_snapshot_that_came_with_the_backup_keep_them(pool: Poo
     )
     await begin(pool, Person.of([("email", ADA)]))
     async with pool.acquire() as connection, connection.transaction():
+        assert await forget_requests.found_again(connection, "acme", PUSHES) == Person.of([("email", ADA)])
+
+
+async def test_so_is_one_whom_nothing_names_but_a_value_of_a_change(pool: Pool) -> None:
+    await pool.execute("SELECT syncd.ensure_history_partition((now() AT TIME ZONE 'UTC')::date)")
+    async with pool.acquire() as connection, connection.transaction():
+        await forgetting.keep(connection, "acme", Person.of([("email", ADA)]))
+        await connection.execute(
+            """INSERT INTO syncd.change_history (id, instance, push, key, key_norm, fields, state, attempt, created_at, settled_at)
+               VALUES (904, 'acme', 'by number', 'Q', 'q', '{"Email": "Ada@example.com "}', 'applied', 0, now(), now())"""
+        )
         assert await forget_requests.found_again(connection, "acme", PUSHES) == Person.of([("email", ADA)])
