@@ -12,13 +12,13 @@ depends_on = None
 
 def upgrade() -> None:
     for part in (
+        "rules",  # first: its index takes as long as the mirror is large, and the others keep whoever enqueues waiting
         "plans",
         "claims",
         "forget",
         "attach",
         "guard",
         "verify",
-        "rules",
         "revert",
         "views",
     ):  # fmt: skip

@@ -6,13 +6,13 @@ surge, and a statement that commits late, amid the ids of others, is one all the
 
 import hashlib
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
-from syncd.core.settings import Guard, Push
+from syncd.core.settings import FromTable, Guard, Push
 from syncd.core.words import moment
 
 CanaryState = Literal["none", "under_way", "good", "bad"]
@@ -68,11 +68,18 @@ class Known:
 def digest_of(push: Push) -> str:
     """A digest of what a push does to leads: another one, another canary. What has its default does not count."""
     told = [
-        f"{field.name}={getattr(push, field.name)!r}"
+        f"{field.name}={_plain(getattr(push, field.name))!r}"
         for field in fields(push)
         if field.name not in WITHOUT_MEANING and getattr(push, field.name) not in (field.default, (), {})
     ]
     return hashlib.sha256("\n".join(sorted(told)).encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    """What is the same in another order, or is looked at more often, does the same to leads."""
+    if isinstance(value, FromTable):
+        return [(each.name, _plain(getattr(value, each.name))) for each in fields(value) if each.name != "every"]
+    return sorted(value.items()) if isinstance(value, Mapping) else value
 
 
 def surge_from(waiting: Iterable[Arrival], admitted: Iterable[tuple[datetime, int]], hold_above: int) -> datetime | None:

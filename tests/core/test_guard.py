@@ -23,7 +23,7 @@ from syncd.core.guard import (
     surge_from,
     verdict,
 )
-from syncd.core.settings import Guard, Mend, Poll, Push
+from syncd.core.settings import Constant, FromColumn, FromTable, Guard, Mend, Poll, Push
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -145,6 +145,24 @@ def test_a_digest_is_of_what_a_push_does_to_leads() -> None:
     ]
     assert {digest_of(each) for each in same} == {digest_of(push)}
     assert len({digest_of(each) for each in [push, *others]}) == 7
+
+
+def test_a_table_looked_at_more_often_or_told_in_another_order_is_the_same() -> None:
+    mapped = {"firstName": FromColumn("first_name"), "leadSource": Constant("CRM")}
+    push = Push("contacts", from_table=FromTable("crm.contact", "email", mapped, on_delete={"a": None, "b": "1"}))
+    assert push.from_table is not None
+    for same in (
+        replace(push.from_table, every=HOUR),
+        replace(push.from_table, fields=dict(reversed(mapped.items()))),
+        replace(push.from_table, on_delete={"b": "1", "a": None}),
+    ):
+        assert digest_of(replace(push, from_table=same)) == digest_of(push)
+    for other in (
+        replace(push.from_table, where="consent"),
+        replace(push.from_table, fields=mapped | {"leadSource": Constant("ERP")}),
+        replace(push.from_table, on_delete={}),
+    ):
+        assert digest_of(replace(push, from_table=other)) != digest_of(push)
 
 
 def test_a_bad_canary_is_told_in_numbers_with_the_most_frequent_reasons() -> None:
