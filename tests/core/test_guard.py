@@ -148,7 +148,7 @@ def test_a_digest_is_of_what_a_push_does_to_leads() -> None:
 
 
 def test_a_table_looked_at_more_often_or_told_in_another_order_is_the_same() -> None:
-    mapped = {"firstName": FromColumn("first_name"), "leadSource": Constant("CRM")}
+    mapped: dict[str, FromColumn | Constant] = {"firstName": FromColumn("first_name"), "leadSource": Constant("CRM")}
     push = Push("contacts", from_table=FromTable("crm.contact", "email", mapped, on_delete={"a": None, "b": "1"}))
     assert push.from_table is not None
     for same in (
