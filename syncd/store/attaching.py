@@ -37,11 +37,14 @@ DETACH = "SELECT syncd.detach($1)"
 FORGET_FAULTS = "DELETE FROM syncd.attach_fault WHERE instance = $1 AND push = $2"
 FORGET = "DELETE FROM syncd.attachment WHERE instance = $1 AND push = $2"
 TRY_LOCK = "SELECT pg_try_advisory_lock($1, hashtext($2 || ' ' || $3))"
+# By the catalogs, as to_regclass fails where a right on the schema is gone.
 ATTACHMENTS = """
 SELECT a.id, a.push, a.relation, a.digest, a.attached_at, a.plan_id,
        a.triggers = (
            SELECT count(*) FROM pg_trigger t
-            WHERE t.tgrelid = to_regclass(a.relation) AND t.tgfoid = to_regproc('syncd.attached_' || a.id) AND t.tgenabled IN ('O', 'A')
+            WHERE t.tgrelid = (SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                                WHERE n.nspname = (parse_ident(a.relation))[1] AND c.relname = (parse_ident(a.relation))[2])
+              AND t.tgfoid = to_regproc('syncd.attached_' || a.id) AND t.tgenabled IN ('O', 'A')
        ) AS fires
   FROM syncd.attachment a WHERE a.instance = $1 ORDER BY a.push
 """
