@@ -47,12 +47,20 @@ COMMENT ON COLUMN syncd.attach_fault.last_at  IS 'When the last such transaction
 
 CREATE FUNCTION syncd.note_attach_fault(of_instance text, of_push text, of_code text, of_changes bigint)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    noted boolean;
 BEGIN
-    -- a row that another writer holds is passed over, so that none ever waits here; there are as many rows as writers at a time
-    UPDATE syncd.attach_fault SET writes = writes + 1, changes = changes + of_changes, last_at = now()
-     WHERE id = (SELECT f.id FROM syncd.attach_fault f WHERE f.instance = of_instance AND f.push = of_push AND f.code = of_code
-                  ORDER BY f.id LIMIT 1 FOR UPDATE SKIP LOCKED);
-    IF NOT FOUND THEN
+    -- a row that another writer holds is passed over, so that none ever waits here; there are as many rows as writers at a time.
+    -- So is one that another has written since a REPEATABLE READ began: the last row is then its own, which it finds the next time
+    BEGIN
+        UPDATE syncd.attach_fault SET writes = writes + 1, changes = changes + of_changes, last_at = now()
+         WHERE id = (SELECT f.id FROM syncd.attach_fault f WHERE f.instance = of_instance AND f.push = of_push AND f.code = of_code
+                      ORDER BY f.id DESC LIMIT 1 FOR UPDATE SKIP LOCKED);
+        noted := FOUND;
+    EXCEPTION WHEN serialization_failure THEN
+        noted := false;
+    END;
+    IF NOT noted THEN
         INSERT INTO syncd.attach_fault (instance, push, code, writes, changes, first_at, last_at)
         VALUES (of_instance, of_push, of_code, 1, of_changes, now(), now());
     END IF;
@@ -151,11 +159,18 @@ BEGIN
         ELSE
             %5$s
         END IF;
-        IF no_keys > 0 THEN
-            PERFORM syncd.note_attach_fault(%1$L, %2$L, 'no_key', no_keys);
-        END IF;
-        IF long_keys > 0 THEN
-            PERFORM syncd.note_attach_fault(%1$L, %2$L, 'long_key', long_keys);
+        IF no_keys > 0 OR long_keys > 0 THEN
+            BEGIN
+                IF no_keys > 0 THEN
+                    PERFORM syncd.note_attach_fault(%1$L, %2$L, 'no_key', no_keys);
+                END IF;
+                IF long_keys > 0 THEN
+                    PERFORM syncd.note_attach_fault(%1$L, %2$L, 'long_key', long_keys);
+                END IF;
+            EXCEPTION WHEN OTHERS THEN
+                -- the rows that have keys go all the same
+                RAISE WARNING 'syncd: rows without a usable key were left out, and that could not be noted (error %%)', SQLSTATE;
+            END;
         END IF;
     EXCEPTION WHEN OTHERS THEN
         -- whatever it is, the write goes on: it is noted without values, and syncd attach makes good what was lost

@@ -63,7 +63,8 @@ async def attach(database: Database, instance: str, push: Push, backfill: bool |
             await attaching.abandon(connection, before.plan_id, now())
         why = None if backfill is False else _reason(before, layout, relation)
         if relation.compared:
-            return await _attach_view(connection, instance, push, layout, relation, resumed, why, former, now, tell)
+            table = before.relation if before is not None and before.compared is None else relation.name
+            return await _attach_view(connection, instance, push, layout, relation, table, resumed, why, former, now, tell)
         if resumed is not None:
             plan, behind = resumed, await attaching.reached(connection, resumed)
         else:
@@ -139,17 +140,23 @@ async def _attach_view(
     push: Push,
     layout: Layout,
     relation: Relation,
+    table: str,
     resumed: int | None,
     why: str | None,
     former: tuple[tuple[int, int], ...],
     now: Clock,
     tell: Tell,
 ) -> Done:
-    """Attach a view, unless that was done and only broke off, and take its first snapshot."""
+    """Attach a view in place of a `table`, unless that was done and only broke off, and take its first snapshot.
+
+    Until the snapshot is written the attachment is not whole, so that whatever breaks off here is done again.
+    """
     if resumed is None:
-        reading = await _patiently(relation.name, tell, lambda: attach_view.begin(connection, instance, push, layout, relation, why, now()))
+        reading = await attach_view.begin(connection, instance, push, layout, relation, why, now())
     else:
         reading = await attach_view.read(connection, instance, push)
+    left = "its triggers are still there"
+    await _patiently(table, tell, lambda: attaching.let_go(connection, instance, push.name, reading.view.id), left)
     changes, _ = await attach_view.write(connection, instance, push, reading, now)
     plan, found = reading.view.plan_id, reading.found
     return Done(relation.name, True, plan, changes or 0, found.no_keys, found.long_keys, found.duplicates, True, former)
@@ -171,7 +178,7 @@ def _reason(before: Attached | None, layout: Layout, relation: Relation) -> str:
     return f"changes of {relation.name} had been lost" if before.lost or not before.fires else "asked for by an operator"
 
 
-async def _patiently(relation: str, tell: Tell, work: Callable[[], Awaitable[T]]) -> T:
+async def _patiently(relation: str, tell: Tell, work: Callable[[], Awaitable[T]], left: str = "nothing was changed") -> T:
     """Try for a second at a time, so that writers don't wait for long behind us while we wait for somebody."""
     for attempt in range(TRIES):
         try:
@@ -180,9 +187,7 @@ async def _patiently(relation: str, tell: Tell, work: Callable[[], Awaitable[T]]
             if not attempt:
                 tell(f"{relation} is in use by a transaction; waiting for its end")
             await asyncio.sleep(BETWEEN)
-    raise Refused(
-        f"{relation} is in use by a transaction that does not end: nothing was changed; look into pg_stat_activity, and try again"
-    )
+    raise Refused(f"{relation} is in use by a transaction that does not end: {left}; look into pg_stat_activity, and try again")
 
 
 async def _backfill(

@@ -25,7 +25,7 @@ class Reading:
 async def begin(connection: Connection, instance: str, push: Push, layout: Layout, at: Relation, why: str | None, now: datetime) -> Reading:
     """Attach the view and read it, with a plan for the reason `why` (None: without); when it can't be read, nothing is changed.
 
-    Raises Refused, and asyncpg.LockNotAvailableError as attaching.attach does.
+    Triggers of a table that the push followed before are not touched. Raises Refused.
     """
     async with connection.transaction():
         await attaching.attach(connection, instance, push.name, layout, at, why, now)

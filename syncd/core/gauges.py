@@ -35,6 +35,8 @@ class Gauges:
     live: Mapping[tuple[str, str], int] = field(default_factory=dict)
     oldest_pending: Mapping[str, datetime] = field(default_factory=dict)
     failures: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    lost: Mapping[str, int] = field(default_factory=dict)
+    """Changes that errors of triggers have lost, by each push that follows a table."""
     slots: Mapping[str, int] = field(default_factory=dict)
     """Of ours, by the job's state."""
     strangers: int = 0

@@ -1,5 +1,6 @@
 """Whether the tables and views that pushes follow are attached as the configuration has it: for syncd check, and for a daemon's log."""
 
+import asyncpg
 import structlog
 
 from syncd.core.findings import Finding
@@ -36,6 +37,10 @@ async def _of_push(connection: Connection, instance: str, push: str, source: Fro
         layout = layout_of(source, await relations.relation(connection, source.table))
     except (NotAttachable, Unmappable) as error:
         return Finding(what, False, str(error), f"correct the table or the push's from and fields, then {attach}")
+    except asyncpg.PostgresError as error:
+        if comparing.is_ours(error) or connection.is_closed():
+            raise
+        return Finding(what, False, f"{source.table} can't be looked up, {comparing.told(error)}", f"see to the cause, then {attach}")
     if attached is None:
         return Finding(what, False, f"{source.table} is not attached: what is written to it goes nowhere", attach)
     if attached.digest != layout.digest:

@@ -43,6 +43,9 @@ class Levels:
             registry, "syncd_oldest_pending_timestamp_seconds", "Since when the change that is pending for longest has waited", "push"
         )
         self._failures = Level(registry, "syncd_failures", "Changes that ended so and that nobody has retried", "push", "state")
+        self._lost = Level(
+            registry, "syncd_attach_lost_changes", "Changes of attached tables that errors have lost since syncd attach", "push"
+        )
         self._slots = Level(
             registry, "syncd_import_slots", "Marketo's import slots, as far as can be known, by who holds them", "owner", "state"
         )
@@ -61,6 +64,7 @@ class Levels:
         failed = {*pushes, *(push for push, _ in found.failures)}
         ends = ("rejected", "unverified")
         self._failures.tell(instance, {(push, state): found.failures.get((push, state), 0) for push in failed for state in ends})
+        self._lost.tell(instance, {(push,): count for push, count in found.lost.items()})
         self._slots.tell(instance, _slots(found))
         self._calls.tell(instance, {(api,): found.calls.get(api, 0) for api in ("rest", "soap")})
         self._left.tell(instance, {(): max(0, limits.daily_calls - sum(found.calls.values()))})

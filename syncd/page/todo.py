@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from syncd.core.words import commands_of, counted, span
 from syncd.ops.events import remedy_of
+from syncd.store.attaching import KEYLESS, Attached
 from syncd.store.board import InstanceBoard
 
 ALIVE = 15.0  # seconds of silence after which a holder counts as gone (architecture.md)
@@ -45,10 +46,8 @@ def _todo(board: InstanceBoard, now: datetime) -> Iterator[Todo]:
             yield Todo("bad", f"The push {push.name} is blocked", push.message or "", remedy_of("push_blocked"), ("syncd check",))
         if push.state == "held":
             yield Todo("bad", f"The push {push.name} is held", push.message or "", remedy_of("push_held"))
-        view = push.table.compared if push.table is not None else None
-        if push.table is not None and view is not None and view.message is not None:
-            what = f"{push.table.relation}, which {push.name} follows, can't be read"
-            yield Todo("bad", what, view.message, remedy_of("view_not_compared"))
+        if push.table is not None:
+            yield from _of_table(found.name, push.table)
         if push.state == "not in the configuration" and push.live:
             waiting = f"{counted(sum(push.live.values()), 'change')} enqueued for it"
             yield Todo("warn", f"The push {push.name} is not in the configuration", waiting, "add it to the YAML, or discard them")
@@ -64,3 +63,21 @@ def _todo(board: InstanceBoard, now: datetime) -> Iterator[Todo]:
         what = f"{counted(board.failures.changes, 'change')} failed"
         command = f"syncd failures list --instance {found.name}"
         yield Todo("warn", what, unverified, "look at the reasons, mend them and send them again", (command,))
+
+
+def _of_table(instance: str, table: Attached) -> Iterator[Todo]:
+    """Of rows that were left out on purpose nothing is said."""
+    attach, view = (f"syncd attach -i {instance} --push {table.push}",), table.compared
+    followed = f"{table.relation}, which {table.push} follows"
+    if view is not None and view.message is not None:
+        yield Todo("bad", f"{followed}, can't be read", view.message, remedy_of("view_not_compared"))
+    if view is not None and view.based_at is None:
+        yield Todo("bad", f"{followed}, is not compared", "its first snapshot is not complete", "unless syncd attach is at work, attach it again", attach)
+    if not table.fires:
+        why = "its triggers are missing or disabled: what is written to it goes nowhere"
+        yield Todo("bad", f"{followed}, is not followed", why, "attach it again: it backfills what was lost", attach)
+    if table.lost:
+        codes = ", ".join(sorted({fault.code for fault in table.faults if fault.code not in KEYLESS}))
+        why = f"its triggers failed by error {codes}"
+        remedy = "see to the cause, then attach it again: it backfills what was lost"
+        yield Todo("bad", f"Changes of {counted(table.lost, 'row')} of {table.relation}, for {table.push}, were lost", why, remedy, attach)

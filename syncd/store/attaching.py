@@ -37,11 +37,14 @@ DETACH = "SELECT syncd.detach($1)"
 FORGET_FAULTS = "DELETE FROM syncd.attach_fault WHERE instance = $1 AND push = $2"
 FORGET = "DELETE FROM syncd.attachment WHERE instance = $1 AND push = $2"
 TRY_LOCK = "SELECT pg_try_advisory_lock($1, hashtext($2 || ' ' || $3))"
+# By the catalogs, as to_regclass fails where a right on the schema is gone.
 ATTACHMENTS = """
 SELECT a.id, a.push, a.relation, a.digest, a.attached_at, a.plan_id,
        a.triggers = (
            SELECT count(*) FROM pg_trigger t
-            WHERE t.tgrelid = to_regclass(a.relation) AND t.tgfoid = to_regproc('syncd.attached_' || a.id) AND t.tgenabled IN ('O', 'A')
+            WHERE t.tgrelid = (SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                                WHERE n.nspname = (parse_ident(a.relation))[1] AND c.relname = (parse_ident(a.relation))[2])
+              AND t.tgfoid = to_regproc('syncd.attached_' || a.id) AND t.tgenabled IN ('O', 'A')
        ) AS fires
   FROM syncd.attachment a WHERE a.instance = $1 ORDER BY a.push
 """
@@ -132,22 +135,33 @@ async def attach(
 ) -> int | None:
     """Make the triggers, in place of former ones, and begin a backfill for the reason `why` (None: without); returns its plan.
 
-    Of a view, begin its comparisons.
+    Of a view, begin its comparisons; triggers of before stay until `let_go`.
 
     Raises asyncpg.LockNotAvailableError when others have the table for longer than a second.
     """
     async with connection.transaction():
-        await connection.execute(WAIT_A_SECOND)
+        if not at.compared:
+            await connection.execute(WAIT_A_SECOND)
         plan = await connection.fetchval(BEGIN_PLAN, instance, push, why, now) if why is not None else None
         attachment = await connection.fetchval(REMEMBER, instance, push, at.name, layout.digest, now, plan, layout.triggers)
         if at.compared:
-            await connection.execute(DETACH, attachment)
             await comparing.begin(connection, attachment, layout, now)
         else:
             await comparing.remove(connection, attachment)
             await connection.execute(ATTACH, attachment, instance, push, layout.text)
-        await connection.execute(FORGET_FAULTS, instance, push)
+            await connection.execute(FORGET_FAULTS, instance, push)
         return plan
+
+
+async def let_go(connection: Connection, instance: str, push: str, attachment: int) -> None:
+    """Remove the triggers that a view has taken the place of. Raises asyncpg.LockNotAvailableError as `attach`.
+
+    In a transaction of its own, as it locks the table: nobody is to wait for the reading of a view.
+    """
+    async with connection.transaction():
+        await connection.execute(WAIT_A_SECOND)
+        await connection.execute(DETACH, attachment)
+        await connection.execute(FORGET_FAULTS, instance, push)
 
 
 async def detach(connection: Connection, instance: str, attached: Attached) -> None:

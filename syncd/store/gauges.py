@@ -33,6 +33,11 @@ FAILURES = """
 SELECT push, state, count(*) AS changes FROM syncd.change_history
  WHERE instance = $1 AND state IN ('rejected', 'unverified') AND retried_at IS NULL GROUP BY push, state
 """
+LOST = """
+SELECT a.push, coalesce(sum(f.changes) FILTER (WHERE f.code NOT IN ('no_key', 'long_key')), 0)::bigint AS changes
+  FROM syncd.attachment a LEFT JOIN syncd.attach_fault f ON f.instance = a.instance AND f.push = a.push
+ WHERE a.instance = $1 GROUP BY a.push
+"""
 
 
 async def read(pool: Pool, instance: str, now: datetime) -> Gauges:
@@ -47,6 +52,7 @@ async def read(pool: Pool, instance: str, now: datetime) -> Gauges:
         live={(row["push"], row["state"]): row["changes"] for row in live},
         oldest_pending={row["push"]: row["oldest_pending_at"] for row in live if row["oldest_pending_at"] is not None},
         failures={(row["push"], row["state"]): row["changes"] for row in await pool.fetch(FAILURES, instance)},
+        lost={row["push"]: row["changes"] for row in await pool.fetch(LOST, instance)},
         slots=await slots.ours(pool, instance),
         strangers=others.slots if others is not None else 0,
         calls=await Ledger(instance, pool).calls_of(quota_day(now)),

@@ -52,7 +52,7 @@ async def relation(connection: Connection, table: str) -> Relation:
         row = await connection.fetchrow(RELATION, table)
     except asyncpg.InsufficientPrivilegeError as error:
         raise NotAttachable(f"{table}: {error}: GRANT USAGE on its schema to syncd's role") from None
-    except (asyncpg.InvalidNameError, asyncpg.PostgresSyntaxError):
+    except (asyncpg.InvalidNameError, asyncpg.PostgresSyntaxError, asyncpg.FeatureNotSupportedError):
         raise NotAttachable(f"{table} is no name of a table: write schema.table, with double quotes around names with capitals") from None
     if row is None:
         raise NotAttachable(f"there is no table {table}; write schema.table, as \\d shows it")

@@ -105,6 +105,34 @@ async def test_a_fault_that_can_not_be_noted_fails_no_write_either(syncd: Run, y
     assert told == ["WARNING: syncd: what was written here does not go to Marketo (error 42P01), and that could not be noted (error 42P01)"]
 
 
+async def test_a_note_that_others_have_written_since_costs_no_change(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) -> None:
+    await both(pool)
+    await attached(syncd, yaml, "--no-backfill")
+    await pool.execute("INSERT INTO crm.contact (id, first_name) VALUES (10, 'X')")
+    async with pool.acquire() as writer, writer.transaction(isolation="repeatable_read"):
+        await writer.execute("SELECT FROM crm.contact")
+        await pool.execute("UPDATE crm.contact SET first_name = 'Y' WHERE id = 10")
+        await writer.execute("INSERT INTO crm.contact (id, email, first_name) VALUES (11, NULL, 'Y'), (12, 'joan@example.com', 'Joan')")
+        await writer.execute("INSERT INTO crm.contact (id, first_name) VALUES (13, 'Z')")
+    assert await faults(pool) == [("no_key", 2, 2), ("no_key", 2, 2)]
+    assert "joan@example.com" in [key for key, _ in await changes(pool)]
+
+
+async def test_a_note_of_keys_that_can_not_be_made_costs_no_change(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) -> None:
+    await both(pool)
+    await attached(syncd, yaml, "--no-backfill")
+    told: list[str] = []
+    async with pool.acquire() as writer:
+        await writer.execute("ALTER TABLE syncd.attach_fault RENAME TO gone")
+        note = lambda _, message: told.append(f"{message.severity}: {message.message}")  # noqa: E731
+        writer.add_log_listener(note)
+        await writer.execute("INSERT INTO crm.contact (id, email, first_name) VALUES (11, NULL, 'Y'), (12, 'joan@example.com', 'Joan')")
+        writer.remove_log_listener(note)
+        await writer.execute("ALTER TABLE syncd.gone RENAME TO attach_fault")
+    assert told == ["WARNING: syncd: rows without a usable key were left out, and that could not be noted (error 42P01)"]
+    assert "joan@example.com" in [key for key, _ in await changes(pool)]
+
+
 async def test_a_writer_needs_no_right_in_the_schema(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) -> None:
     await both(pool)
     await attached(syncd, yaml, "--no-backfill")

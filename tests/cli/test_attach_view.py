@@ -5,6 +5,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from syncd.cli import attach as work
 from syncd.store import comparing
 from tests.cli.conftest import Run, Yaml
 from tests.cli.test_attach import NEW_ADA, TABLE, attached, both, changes, write, written
@@ -164,6 +165,54 @@ async def test_a_view_takes_the_place_of_a_table_and_gives_it_back(syncd: Run, y
     await attached(syncd, yaml, "--no-backfill")
     assert await counts(pool) == (1, 0, 0)
     assert await written(pool, "UPDATE crm.contact SET score = 5 WHERE id = 1") == [("ada@example.com", {"leadScore": 5})]
+
+
+async def test_nobody_waits_while_the_view_that_takes_a_tables_place_is_read(
+    syncd: Run, yaml: Yaml, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await both(pool)
+    await pool.execute(VIEW)
+    await attached(syncd, yaml, "--no-backfill")
+    right, seen = comparing.read, []
+
+    async def read(connection: Any, view: comparing.Followed) -> comparing.Found:
+        found = await right(connection, view)
+        # the transaction is still open; locks it took would still be held
+        async with asyncpg.create_pool(yaml.dsn, min_size=1, max_size=1) as others:
+            await others.execute("SET lock_timeout = '200ms'; UPDATE crm.contact SET score = 5 WHERE id = 1")
+        seen.append(await connection.fetchval("SHOW lock_timeout"))
+        return found
+
+    monkeypatch.setattr(comparing, "read", read)
+    await attached(syncd, yaml, "--no-backfill", **OF_VIEW)
+    assert seen == ["30s"], "as all sessions have it"
+    assert await pool.fetchval("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'crm.contact'::regclass") == 0
+
+
+async def test_a_view_that_can_not_be_read_leaves_the_triggers_of_before(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) -> None:
+    await both(pool)
+    await pool.execute(VIEW)
+    await attached(syncd, yaml, "--no-backfill")
+    await pool.execute("UPDATE crm.contact SET score = 0")
+    ran = await syncd("attach", "-c", write(yaml, where="1 / score > 0", **OF_VIEW), "--push", "contacts")
+    assert (ran.code, await counts(pool)) == (1, (1, 0, 0))
+    assert await written(pool, "UPDATE crm.contact SET score = 5 WHERE id = 1") != []
+
+
+async def test_triggers_that_could_not_be_taken_away_are_taken_away_the_next_time(
+    syncd: Run, yaml: Yaml, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await both(pool)
+    await pool.execute(VIEW)
+    await attached(syncd, yaml, "--no-backfill")
+    monkeypatch.setattr(work, "TRIES", 1)
+    async with pool.acquire() as writer, writer.transaction():
+        await writer.execute("UPDATE crm.contact SET score = 5 WHERE id = 1")
+        ran = await syncd("attach", "-c", write(yaml, **OF_VIEW), "--push", "contacts")
+    assert ran.code == 1
+    assert "crm.contact is in use by a transaction that does not end: its triggers are still there; look into" in ran.err
+    assert "1 changes of what it has already are held" in await attached(syncd, yaml, **OF_VIEW)
+    assert await pool.fetchval("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'crm.contact'::regclass") == 0
 
 
 async def test_a_view_that_the_configuration_no_longer_names(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) -> None:

@@ -9,6 +9,7 @@ from syncd.cli import attach as work
 from syncd.core.settings import Constant, Database, FromColumn, FromTable, Push, Secret
 from syncd.flows import attached
 from tests.flows.conftest import PUSH, Build, House
+from tests.flows.test_gauges import beat, shown
 from tests.flows.test_sync import value
 
 TABLE = """
@@ -71,6 +72,18 @@ async def test_what_is_released_late_sets_nothing_that_was_written_since(house: 
     assert values(home, "grace@example.org")["leadScore"] == "8"
     assert home.simulator.world.by_email("alan@example.org") == []
     assert home.simulator.report().violations == {}
+
+
+async def test_what_triggers_lose_is_shown_and_what_has_no_key_is_not(house: Build, database: str) -> None:
+    home = await house(pushes=[FOLLOWING])
+    await home.pool.execute(TABLE)
+    await attach(home, database)
+    await home.pool.execute("UPDATE crm.contact SET email = NULL WHERE id = 1")
+    await beat(home)
+    assert shown(home, "syncd_attach_lost_changes") == {("contacts",): 0}
+    await home.pool.execute("ALTER TABLE crm.contact DROP COLUMN phone; UPDATE crm.contact SET score = 10")
+    await beat(home)
+    assert shown(home, "syncd_attach_lost_changes") == {("contacts",): 3}
 
 
 async def test_a_daemon_tells_of_a_table_that_is_not_followed_as_configured(house: Build, database: str) -> None:

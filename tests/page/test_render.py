@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lxml import html
@@ -11,6 +12,8 @@ from syncd.core.words import without_addresses
 from syncd.page import render
 from syncd.page.html import Html, element, joined, table, text
 from syncd.page.todo import todo_of
+from syncd.store.attaching import Attached, FaultCount
+from syncd.store.comparing import Compared
 from tests.page.sample import NOW, instance, look
 
 PRINTABLE = st.text(st.characters(exclude_categories=("Cs", "Cc", "Cn")))
@@ -91,6 +94,41 @@ def test_a_push_that_a_bad_canary_has_stopped_needs_a_person() -> None:
     assert [(each.level, each.why) for each in told if each.what == "The push contacts is held"] == [
         ("bad", "of a canary of 2 changes 1 failed")
     ]
+
+
+TABLE = Attached(1, "contacts", "crm.contact", "d", NOW, None, True)
+VIEW = Compared(NOW, NOW, 9, 0, 0, 0, 0, 0, 0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        (TABLE, None),
+        (replace(TABLE, faults=[FaultCount("no_key", 2, 9, NOW)]), None),
+        (replace(TABLE, compared=VIEW), None),
+        (
+            replace(TABLE, faults=[FaultCount("no_key", 2, 9, NOW), FaultCount("22012", 2, 3, NOW)]),
+            ("Changes of 3 rows of crm.contact, for contacts, were lost", "its triggers failed by error 22012"),
+        ),
+        (
+            replace(TABLE, fires=False),
+            (
+                "crm.contact, which contacts follows, is not followed",
+                "its triggers are missing or disabled: what is written to it goes nowhere",
+            ),
+        ),
+        (
+            replace(TABLE, compared=replace(VIEW, based_at=None)),
+            ("crm.contact, which contacts follows, is not compared", "its first snapshot is not complete"),
+        ),
+    ],
+)
+def test_what_a_table_loses_needs_a_person(table: Attached, told: tuple[str, str] | None) -> None:
+    found = instance()
+    following = replace(found.status.pushes[0], table=table)
+    todo = todo_of(replace(found, status=replace(found.status, pushes=[following])), NOW)
+    found_now = [(each.level, each.what, each.why, each.commands) for each in todo if "crm.contact" in each.what]
+    assert found_now == ([("bad", *told, ("syncd attach -i acme --push contacts",))] if told else [])
 
 
 def test_without_an_instance_it_says_so() -> None:
