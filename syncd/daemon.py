@@ -226,6 +226,8 @@ class Daemon:
             await _pause(STANDBY_LOOK, post.over)
         self._standby.discard(name)
         self._away.discard(name)
+        if name not in self._posts:
+            self.metrics.left(name)
 
     async def _hold_lease(self, post: _Post, dsn: str, pool: leases.Pool) -> None:
         name = post.instance.name

@@ -232,6 +232,10 @@ class Metrics:
             for gauge, label in self._looked_up.pop(instance, []):
                 gauge.remove(instance, label)
 
+    def left(self, instance: str) -> None:
+        """The instance has left the configuration: that nobody here works for it is nobody's trouble."""
+        self._holder.remove(instance)
+
     def progress(self, instance: str, flow: str, now: datetime) -> None:
         """A flow took a step."""
         self._progress.labels(instance, flow).inc()

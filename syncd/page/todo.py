@@ -30,6 +30,8 @@ def todo_of(board: InstanceBoard, now: datetime) -> list[Todo]:
 
 def _todo(board: InstanceBoard, now: datetime) -> Iterator[Todo]:
     found = board.status
+    if not board.configured and (found.silent_for is None or found.silent_for >= ALIVE):
+        return  # it was taken out of the YAML, and no other daemon serves it: what stands still is meant to
     if found.holder is None or found.silent_for is None:
         yield Todo("bad", "No daemon works for this instance", "none has yet", "start it", ("syncd run",))
     elif found.silent_for >= ALIVE:
