@@ -114,9 +114,10 @@ def _facts(board: InstanceBoard, now: datetime) -> Html:
     else:
         words = f"{found.holder}, {'alive' if alive else 'silent for ' + span(timedelta(seconds=found.silent_for))}"
         holder = element("span", words, class_="good" if alive else gone)
+    leads = "counting the" if found.leads is None else f"{found.leads:,}"
     outside = None if board.configured else "; not in the configuration"
     pauses = [f"; paused: {each.name or each.direction}" + (f" until {moment(each.until)}" if each.until else "") for each in found.pauses]
-    return element("p", "daemon ", holder, f", {found.leads:,} leads in the mirror", outside, *pauses, _census(board, now))
+    return element("p", "daemon ", holder, f", {leads} leads in the mirror", outside, *pauses, _census(board, now))
 
 
 def _census(board: InstanceBoard, now: datetime) -> Html | None:
