@@ -226,6 +226,8 @@ class Daemon:
             await _pause(STANDBY_LOOK, post.over)
         self._standby.discard(name)
         self._away.discard(name)
+        if name not in self._posts:
+            self.metrics.left(name)
 
     async def _hold_lease(self, post: _Post, dsn: str, pool: leases.Pool) -> None:
         name = post.instance.name
@@ -278,6 +280,7 @@ class Daemon:
 
     async def _run_flows(self, instance: Instance, lease: Lease, halt: asyncio.Event) -> None:
         await self._register(instance, lease)
+        self.metrics.anew(instance.name, [pull.name for pull in instance.pulls])
         ledger = Ledger(instance.name, lease.pool)
         async with open_wire(instance, self._clock, ledger, self.metrics, lease.is_sure) as wire, asyncio.TaskGroup() as tasks:
             running = [

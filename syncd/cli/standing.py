@@ -77,7 +77,9 @@ def _board(found: InstanceBoard, now: datetime) -> RenderableType:
     if found.failures.changes:
         parts.append(_failures(found))
     todo = todo_of(found, now)
-    return Group(_todo(found.status.name, todo), Text(), *(part if n == 0 else Padding(part, (0, 0, 1, 0)) for n, part in enumerate(parts)))
+    name = found.status.name
+    first = _todo(name, todo) if todo or found.configured else Text(f"{name}: not in the configuration")
+    return Group(first, Text(), *(part if n == 0 else Padding(part, (0, 0, 1, 0)) for n, part in enumerate(parts)))
 
 
 def _todo(name: str, todo: Sequence[Todo]) -> RenderableType:

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from syncd.core.clock import Clock
+from syncd.core.hours import may_import
 from syncd.core.settings import Instance
 from syncd.flows.loop import Idle, Outcome
 from syncd.ops.metrics import Metrics
@@ -22,6 +23,7 @@ class Beat:
     def __init__(self, instance: Instance, lease: Lease, clock: Clock, metrics: Metrics) -> None:
         self.instance = instance.name
         self._limits = instance.limits
+        self._pushes = instance.pushes
         self._lease = lease
         self._clock = clock
         self._metrics = metrics
@@ -30,7 +32,8 @@ class Beat:
         """Once."""
         began = self._clock.now()
         found = await gauges.read(self._lease.pool, self.instance, began)
-        self._metrics.levels.show(self.instance, found, self._limits)
+        outside = {push.name: not may_import(push, began) for push in self._pushes}
+        self._metrics.levels.show(self.instance, found, self._limits, outside)
         now = self._clock.now()
         return Idle(now + max(BEAT, SHARE * (now - began)))
 

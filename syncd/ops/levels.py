@@ -38,6 +38,7 @@ class Levels:
         )
         self._windows = Level(registry, "syncd_pull_windows", "Windows that are not walked yet", "pull", "state")
         self._push_state = Level(registry, "syncd_push_state", "1 for the state that the push is in", "push", "state")
+        self._outside = Level(registry, "syncd_push_closed", "1 while the push may not import, by its `hours`", "push")
         self._outbox = Level(registry, "syncd_outbox_changes", "Live changes, by their state", "push", "state")
         self._oldest = Level(
             registry, "syncd_oldest_pending_timestamp_seconds", "Since when the change that is pending for longest has waited", "push"
@@ -52,12 +53,13 @@ class Levels:
         self._calls = Level(registry, "syncd_api_calls_today", "Our calls of the quota day, as charged ahead", "api")
         self._left = Level(registry, "syncd_api_calls_left", "What is left of limits.daily_calls")
 
-    def show(self, instance: str, found: Gauges, limits: Limits) -> None:
-        """The database was asked."""
+    def show(self, instance: str, found: Gauges, limits: Limits, outside: Mapping[str, bool]) -> None:
+        """The database was asked. `outside` says which pushes are outside their hours."""
         self._pull_state.tell(instance, {(pull, each): each == state for pull, state in found.pulls.items() for each in PULL})
         self._watermark.tell(instance, {(pull,): at.timestamp() for pull, at in found.watermarks.items()})
         self._windows.tell(instance, {(pull, state): count for (pull, state), count in found.windows.items()})
         self._push_state.tell(instance, {(push, each): each == state for push, state in found.pushes.items() for each in PUSH})
+        self._outside.tell(instance, {(push,): value for push, value in outside.items()})
         pushes = {*found.pushes, *(push for push, _ in found.live)}
         self._outbox.tell(instance, {(push, state): found.live.get((push, state), 0) for push in pushes for state in LIVE})
         self._oldest.tell(instance, {(push,): at.timestamp() for push, at in found.oldest_pending.items()})

@@ -1,6 +1,6 @@
 """What syncd counts, by Prometheus' naming rules; served at /metrics and written to the log every `metrics_every`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -24,7 +24,6 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.levels = Levels(self.registry)
-        self._looked_up: dict[str, list[tuple[Gauge, str]]] = {}
         Info("syncd_build", "Which syncd this is", registry=self.registry).info({"version": syncd.__version__})
         by_pull, by_push = ("instance", "pull"), ("instance", "push")
         self._pages = Counter("syncd_pages", "Pages of leads written", by_pull, registry=self.registry)
@@ -180,12 +179,10 @@ class Metrics:
     def brake(self, instance: str, kind: BrakeKind, share: Callable[[], float]) -> None:
         """Where the brake's share is looked up at each scrape: it eases while nothing happens."""
         self._brake.labels(instance, kind).set_function(share)
-        self._looked_up.setdefault(instance, []).append((self._brake, kind))
 
     def paused(self, instance: str, api: Api, paused: Callable[[], bool]) -> None:
         """Where an API's pause is looked up at each scrape."""
         self._paused.labels(instance, api).set_function(paused)
-        self._looked_up.setdefault(instance, []).append((self._paused, api))
 
     def subscription(self, instance: str, ours: int, others: int) -> None:
         """The usage of the quota day was learnt."""
@@ -226,11 +223,21 @@ class Metrics:
 
     def lease(self, instance: str, held: bool) -> None:
         """The lease was won or lost."""
-        self._holder.labels(instance).set(held)
-        if not held:
+        if not held:  # whoever works for it now tells; counters stay, for they say what was done here
             self.levels.forget(instance)
-            for gauge, label in self._looked_up.pop(instance, []):
-                gauge.remove(instance, label)
+            for gauge in vars(self).values():
+                if isinstance(gauge, Gauge):
+                    _forget(gauge, instance)
+        self._holder.labels(instance).set(held)
+
+    def anew(self, instance: str, pulls: Collection[str]) -> None:
+        """The flows begin anew, with these pulls: of others, and of the flows before, nothing is told any longer."""
+        _forget(self._last_step, instance)
+        _forget(self._due, instance, but=pulls)
+
+    def left(self, instance: str) -> None:
+        """The instance has left the configuration: that nobody here works for it is nobody's trouble."""
+        self._holder.remove(instance)
 
     def progress(self, instance: str, flow: str, now: datetime) -> None:
         """A flow took a step."""
@@ -269,3 +276,10 @@ class Metrics:
         for metric in self.registry.collect():
             for sample in metric.samples:
                 yield sample.name, sample.labels, sample.value
+
+
+def _forget(gauge: Gauge, instance: str, but: Collection[str] = ()) -> None:
+    """Show its samples of the instance no longer, but those of these pulls."""
+    for sample in [sample for family in gauge.collect() for sample in family.samples]:
+        if sample.labels["instance"] == instance and sample.labels.get("pull") not in but:
+            gauge.remove(*sample.labels.values())

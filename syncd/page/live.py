@@ -1,6 +1,7 @@
 """Reads what the page shows, however many look, and gives it to the listener."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -21,9 +22,11 @@ from syncd.page.render import Look
 from syncd.store import board, status
 from syncd.store.board import InstanceBoard
 from syncd.store.leases import Pool
+from syncd.store.status import Counts
 
 EVERY = 1.0  # seconds, real
 PATIENCE = 10.0  # seconds, real: a database that hangs is one that does not answer
+COUNTING = 2.0  # seconds, real, that a page waits for the leads and all that has ended to be counted
 APIS = ("rest", "soap")
 AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
@@ -40,6 +43,7 @@ class LivePages:
         self._metrics = metrics
         self._recent = recent
         self._counts = Paced(lambda: status.count_all(pool), EVERY)
+        self._counted: Mapping[str, Counts] | None = None
         self._boards = Paced(self._read, EVERY)
 
     async def status(self) -> Mapping[str, Any] | None:
@@ -69,11 +73,14 @@ class LivePages:
         return {instance.name: instance for instance in self._settings().instances}
 
     async def _latest(self) -> tuple[datetime, list[InstanceBoard]]:
+        with contextlib.suppress(TimeoutError):  # they are shown once they are there
+            self._counted = await asyncio.wait_for(self._counts.get(), COUNTING)
         return await asyncio.wait_for(self._boards.get(), PATIENCE)
 
     async def _read(self) -> tuple[datetime, list[InstanceBoard]]:
         now = self._clock.now()
-        return now, await board.read(self._pool, self._instances(), now, await self._counts.get())
+        counts = self._counted if self._counted is not None else await status.uncounted(self._pool)
+        return now, await board.read(self._pool, self._instances(), now, counts)
 
     async def _look(self) -> Look:
         as_of, boards = await self._latest()

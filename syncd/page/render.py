@@ -108,13 +108,16 @@ def _instance(board: InstanceBoard, todo: Sequence[Todo], look: Look) -> Html:
 def _facts(board: InstanceBoard, now: datetime) -> Html:
     found = board.status
     alive = found.silent_for is not None and found.silent_for < ALIVE
+    gone = "bad" if board.configured else "soft"
     if found.holder is None or found.silent_for is None:
-        holder = element("span", "no daemon", class_="bad")
+        holder = element("span", "no daemon", class_=gone)
     else:
         words = f"{found.holder}, {'alive' if alive else 'silent for ' + span(timedelta(seconds=found.silent_for))}"
-        holder = element("span", words, class_="good" if alive else "bad")
+        holder = element("span", words, class_="good" if alive else gone)
+    leads = "counting the" if found.leads is None else f"{found.leads:,}"
+    outside = None if board.configured else "; not in the configuration"
     pauses = [f"; paused: {each.name or each.direction}" + (f" until {moment(each.until)}" if each.until else "") for each in found.pauses]
-    return element("p", "daemon ", holder, f", {found.leads:,} leads in the mirror", *pauses, _census(board, now))
+    return element("p", "daemon ", holder, f", {leads} leads in the mirror", outside, *pauses, _census(board, now))
 
 
 def _census(board: InstanceBoard, now: datetime) -> Html | None:

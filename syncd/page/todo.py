@@ -31,6 +31,8 @@ def todo_of(board: InstanceBoard, now: datetime) -> list[Todo]:
 
 def _todo(board: InstanceBoard, now: datetime) -> Iterator[Todo]:
     found = board.status
+    if not board.configured and (found.silent_for is None or found.silent_for >= ALIVE):
+        return  # it was taken out of the YAML, and no other daemon serves it: what stands still is meant to
     if found.holder is None or found.silent_for is None:
         yield Todo("bad", "No daemon works for this instance", "none has yet", "start it", ("syncd run",))
     elif found.silent_for >= ALIVE:
@@ -72,7 +74,13 @@ def _of_table(instance: str, table: Attached) -> Iterator[Todo]:
     if view is not None and view.message is not None:
         yield Todo("bad", f"{followed}, can't be read", view.message, remedy_of("view_not_compared"))
     if view is not None and view.based_at is None:
-        yield Todo("bad", f"{followed}, is not compared", "its first snapshot is not complete", "unless syncd attach is at work, attach it again", attach)
+        yield Todo(
+            "bad",
+            f"{followed}, is not compared",
+            "its first snapshot is not complete",
+            "unless syncd attach is at work, attach it again",
+            attach,
+        )
     if not table.fires:
         why = "its triggers are missing or disabled: what is written to it goes nowhere"
         yield Todo("bad", f"{followed}, is not followed", why, "attach it again: it backfills what was lost", attach)

@@ -72,7 +72,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class InstanceBoard:
-    """One instance. `windows` and `expected_ends` are by pull."""
+    """One instance. `windows` and `expected_ends` are by pull; `configured` says whether the YAML has it."""
 
     status: InstanceStatus
     windows: Mapping[str, Sequence[Stretch]]
@@ -83,6 +83,7 @@ class InstanceBoard:
     synced: Synced
     failures: Summary
     quota: Quota
+    configured: bool = True
 
 
 async def read(pool: Pool, instances: Mapping[str, Instance], now: datetime, counts: Mapping[str, Counts]) -> list[InstanceBoard]:
@@ -114,6 +115,7 @@ async def _board(pool: Pool, found: InstanceStatus, settings: Instance | None, n
         synced=await batches.answered(pool, name, now - RECENT),
         failures=failures,
         quota=_quota(found, settings),
+        configured=settings is not None,
     )
 
 

@@ -126,7 +126,7 @@ class InstanceStatus:
     name: str
     holder: str | None
     silent_for: float | None
-    leads: int
+    leads: int | None  # None while they are being counted
     calls_today: dict[str, int]  # charged, which is ahead of what was made
     api_users: list[ApiUser]
     extract_bytes: BytesStatus
@@ -144,9 +144,12 @@ class InstanceStatus:
 class Counts:
     """What takes a walk through all leads, and through all that has ended: changes by push and state."""
 
-    leads: int
+    leads: int | None
     settled: Mapping[str, Mapping[str, int]]
 
+
+UNCOUNTED = Counts(None, {})
+"""While they are being counted."""
 
 INSTANCES = "SELECT instance FROM syncd.lease UNION SELECT DISTINCT instance FROM syncd.outbox ORDER BY 1"
 LEASE = """
@@ -218,6 +221,11 @@ async def read(
     """
     names = [row["instance"] for row in await pool.fetch(INSTANCES)]
     return [await _instance(pool, name, now, (limits or {}).get(name), (counts or {}).get(name)) for name in names]
+
+
+async def uncounted(pool: Pool) -> dict[str, Counts]:
+    """For who does not wait until all instances are counted."""
+    return {row["instance"]: UNCOUNTED for row in await pool.fetch(INSTANCES)}
 
 
 async def count(pool: Pool, instance: str) -> Counts:

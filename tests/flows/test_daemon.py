@@ -155,6 +155,16 @@ async def test_a_reload_does_not_wait_for_a_marketo_that_hangs(database: str, po
             await asyncio.wait_for(until(pool, "SELECT EXISTS (SELECT FROM syncd.push WHERE push = 'guests')"), 10)
 
 
+async def test_an_instance_that_leaves_the_yaml_is_no_longer_told_of(database: str) -> None:
+    async with marketo([PUSH]) as (instance, clock), running(database, instance, clock) as daemon:
+        async with asyncio.timeout(20):
+            while daemon.metrics.value("syncd_lease_held", instance="acme") != 1:
+                await asyncio.sleep(0.05)
+            daemon.reload(Settings(Database(Secret(database)), (), None))
+            while daemon.metrics.value("syncd_lease_held", instance="acme") is not None:
+                await asyncio.sleep(0.05)
+
+
 async def test_a_reload_while_standing_by_counts_once_it_is_our_turn(database: str, pool: asyncpg.Pool) -> None:
     async with marketo([PUSH]) as (instance, clock):
         other = replace(instance, pushes=(replace(PUSH, name="guests"),))

@@ -1,12 +1,14 @@
 """The beat: what the database says, as /metrics shows it."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import asyncpg
 import pytest
 
 from syncd.core.gauges import Gauges, Strangers, strangers
-from syncd.core.settings import Limits
+from syncd.core.settings import Hours, Limits
 from syncd.flows.gauges import BEAT, Beat
 from syncd.flows.loop import Idle
 from syncd.simulator import ForeignLoad, ImportModel
@@ -72,6 +74,18 @@ async def test_what_is_over_is_no_longer_shown(house: Build) -> None:
     assert shown(home, "syncd_brake") == {("pace",): 1, ("concurrency",): 1}
     home.metrics.lease("acme", held=False)
     assert shown(home, "syncd_push_state") == shown(home, "syncd_brake") == {}, "whoever works for it now tells"
+
+
+async def test_a_push_outside_its_hours_is_told(house: Build) -> None:
+    home = await house(pushes=[PUSH, replace(PUSH, name="nightly")])
+    begins = (home.clock.now() + timedelta(hours=1)).time()
+    hours = Hours(begins, (home.clock.now() + timedelta(hours=3)).time(), ZoneInfo("UTC"))
+    home.instance = replace(home.instance, pushes=(PUSH, replace(PUSH, name="nightly", hours=hours)))
+    await beat(home)
+    assert shown(home, "syncd_push_closed") == {("contacts",): 0, ("nightly",): 1}
+    home.clock.advance(timedelta(hours=2).total_seconds())
+    await beat(home)
+    assert shown(home, "syncd_push_closed") == {("contacts",): 0, ("nightly",): 0}
 
 
 async def test_counting_that_takes_long_is_done_rarely(house: Build, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The status page against the database: its numbers are those of the tables, and it says nothing of a person."""
 
+import asyncio
 import re
 from datetime import timedelta
 from functools import partial
@@ -15,10 +16,13 @@ from syncd.core.settings import Database, Settings
 from syncd.core.words import counted
 from syncd.flows.gauges import Beat
 from syncd.ops.recent import Recent
+from syncd.page import live
 from syncd.page.live import LivePages
 from syncd.simulator import ForeignLoad, ImportModel
-from syncd.store import board, pauses
+from syncd.store import board, pauses, status
+from syncd.store.leases import Pool
 from syncd.store.pauses import Choice
+from syncd.store.status import Counts
 from tests.flows.conftest import PULL, PUSH, Build, House
 
 SLOW = ImportModel(overhead_seconds=600, sigma=0)
@@ -263,6 +267,30 @@ async def test_a_database_that_is_away_is_said(house: Build, monkeypatch: pytest
     assert "The database does not answer" in shown.html
     assert "The database does not answer" in await pages.main()
     assert await pages.status() is None
+
+
+async def test_a_page_does_not_wait_for_what_takes_long_to_count(house: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = await house([PULL], [PUSH])
+    counting, count_all = asyncio.Event(), status.count_all
+
+    async def slowly(pool: Pool) -> dict[str, Counts]:
+        await counting.wait()
+        return await count_all(pool)
+
+    monkeypatch.setattr(status, "count_all", slowly)
+    monkeypatch.setattr(live, "COUNTING", 0.01)
+    monkeypatch.setattr(live, "PATIENCE", 5.0)
+    monkeypatch.setattr(live, "EVERY", 0.0)
+    pages = pages_of(home)
+    first = await pages.document()
+    assert (first.ok, "counting the leads in the mirror" in first.html) == (True, True)
+    told = await pages.status()
+    assert told is not None
+    assert told["instances"][0]["leads"] is None
+    counting.set()
+    async with asyncio.timeout(10):
+        while "0 leads in the mirror" not in (await pages.document()).html:
+            await asyncio.sleep(0)
 
 
 async def test_the_beat_and_the_page_agree_on_slots(house: Build) -> None:

@@ -25,6 +25,7 @@ COMING: dict[str, set[str]] = {
     "syncd_pull_state": {"instance", "pull", "state"},
     "syncd_pull_windows": {"instance", "pull", "state"},
     "syncd_push_state": {"instance", "push", "state"},
+    "syncd_push_closed": {"instance", "push"},
     "syncd_outbox_changes": {"instance", "push", "state"},
     "syncd_oldest_pending_timestamp_seconds": {"instance", "push"},
     "syncd_failures": {"instance", "push", "state"},
@@ -40,7 +41,7 @@ COMING: dict[str, set[str]] = {
 """Metrics that may not be there yet; no others."""
 LANGUAGE = {
     *("abs", "absent", "and", "by", "delta", "histogram_quantile", "increase", "max", "min", "on", "or", "rate", "sum", "time", "unless"),
-    *("group_left", "group_right"),
+    *("group_left", "group_right", "max_over_time"),
 }
 SCRAPED = {"up": {"job", "instance"}}  # Prometheus' own
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",), "info": ("_info",)}

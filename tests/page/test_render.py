@@ -87,6 +87,16 @@ def test_the_worst_comes_first_and_nothing_is_made_up() -> None:
     assert [each.commands for each in todo_of(never, NOW)] == [("syncd run",)]
 
 
+def test_an_instance_that_left_the_yaml_needs_nobody_while_no_daemon_works_for_it() -> None:
+    left = replace(instance(silent_for=90.0), configured=False)
+    assert todo_of(left, NOW) == []
+    told = render.main(look(left))
+    assert "not in the configuration" in told
+    assert 'class="bad"' not in told
+    elsewhere = replace(instance(pull_state="blocked"), configured=False)
+    assert "The pull people is blocked" in [each.what for each in todo_of(elsewhere, NOW)], "another daemon serves it"
+
+
 def test_a_push_that_a_bad_canary_has_stopped_needs_a_person() -> None:
     found = instance()
     stopped = replace(found.status.pushes[0], state="held", message="of a canary of 2 changes 1 failed")
