@@ -302,9 +302,9 @@ async def test_many_faults_at_once_don_t_wait_for_each_other(database: str, pool
             await one.execute("UPDATE crm.contact SET score = 0 WHERE id = 1")
             await asyncio.wait_for(two.execute("UPDATE crm.contact SET score = 0 WHERE id = 2"), 10)
         await one.execute("UPDATE crm.contact SET score = 0 WHERE id = 3")
-    assert [tuple(row) for row in await pool.fetch("SELECT code, writes FROM syncd.attach_fault ORDER BY id")] == [
-        ("22012", 2),
+    assert [tuple(row) for row in await pool.fetch("SELECT code, writes FROM syncd.attach_fault ORDER BY writes")] == [
         ("22012", 1),
+        ("22012", 2),
     ]
     (found,) = (await attaching.attachments(pool, "acme")).values()
     assert (found.lost, [(fault.code, fault.writes) for fault in found.faults]) == (3, [("22012", 3)])
