@@ -48,7 +48,7 @@ SELECT DISTINCT o.key_norm, o.push, f.name
  WHERE o.instance = $1 AND o.key_norm = ANY ($2::text[])
 """
 # The LIMITs keep it one probe of an index for each key, whatever is known of the tables. Two leads are enough to know of several.
-LEADS_BY_EMAIL = """
+_LEADS = """
 SELECT k.key_norm, l.lead_id, l.email, l.first_seen_at, l.asked_at, ARRAY(SELECT jsonb_object_keys(l.digests)) AS pulls,
        (SELECT jsonb_object_agg(f.name, CASE WHEN f.name = 'email' AND NOT l.attributes ? 'email' THEN to_jsonb(l.email)
                                              ELSE coalesce(l.attributes -> f.name, l.misfits -> f.name) END)
@@ -56,19 +56,11 @@ SELECT k.key_norm, l.lead_id, l.email, l.first_seen_at, l.asked_at, ARRAY(SELECT
   FROM unnest($2::text[]) AS k (key_norm)
  CROSS JOIN LATERAL (
        SELECT * FROM syncd.lead m
-        WHERE m.instance = $1 AND lower(m.email) = k.key_norm AND m.deleted_at IS NULL LIMIT 2) l
 """
-LEADS_BY_ID = """
-SELECT k.key_norm, l.lead_id, l.email, l.first_seen_at, l.asked_at, ARRAY(SELECT jsonb_object_keys(l.digests)) AS pulls,
-       (SELECT jsonb_object_agg(f.name, CASE WHEN f.name = 'email' AND NOT l.attributes ? 'email' THEN to_jsonb(l.email)
-                                             ELSE coalesce(l.attributes -> f.name, l.misfits -> f.name) END)
-          FROM unnest($3::text[]) AS f (name))::text AS values
-  FROM unnest($2::text[]) AS k (key_norm)
- CROSS JOIN LATERAL (
-       SELECT * FROM syncd.lead m
-        WHERE m.instance = $1 AND m.lead_id = CASE WHEN k.key_norm ~ '^[1-9][0-9]{0,17}$' THEN k.key_norm::bigint END
-          AND m.deleted_at IS NULL LIMIT 1) l
-"""
+_BY_EMAIL = """WHERE m.instance = $1 AND lower(m.email) = k.key_norm AND m.deleted_at IS NULL LIMIT 2) l"""
+_BY_ID = """WHERE m.instance = $1 AND m.lead_id = CASE WHEN k.key_norm ~ '^[1-9][0-9]{0,17}$' THEN k.key_norm::bigint END
+   AND m.deleted_at IS NULL LIMIT 1) l"""
+LEADS_BY_EMAIL, LEADS_BY_ID = _LEADS + _BY_EMAIL, _LEADS + _BY_ID
 LINES = """
 SELECT h.lead_id, h.field, h.seen_at, h.old::text AS old, h.new::text AS new
   FROM syncd.lead_history h
