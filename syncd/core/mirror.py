@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from hashlib import blake2b, md5
+from typing import NamedTuple
 
 import orjson
 
@@ -16,6 +17,9 @@ from syncd.core.values import Field, LeadRecord
 
 Value = str | bool | orjson.Fragment
 """What a field holds in the mirror; a number is a fragment, the JSON text of all its digits."""
+
+Form = tuple[str, Callable[[str], Value | None] | None]
+"""The name of a field in the mirror, and how its text is read; None: as it is."""
 
 LONGEST_EMAIL = 600
 """Characters: what an index of Postgres can hold, whatever they are. A longer one is no address, but a misfit."""
@@ -29,8 +33,7 @@ _MOMENT = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class MirrorRow:
+class MirrorRow(NamedTuple):
     """A lead as the mirror writes it; `attributes` and `misfits` are JSON texts, sorted by name.
 
     `digest` is the MD5 of the email and these texts, a line each: an extract's rows get theirs in Postgres, which has no other.
@@ -53,6 +56,17 @@ class Dictionary:
     """Name on the wire → describe's dataType (protocol 3.3)."""
     twins: Mapping[str, str] = field(default_factory=dict)
     """What the other interface calls a field → its name on this wire; only where no field of this wire has that name."""
+    forms: dict[tuple[str, str], Form] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What `form` has said so far."""
+
+    def form(self, name: str, kind: str) -> Form:
+        """What a field of a reply that declares this type for it comes to.
+
+        The type is describe's dataType (protocol 3.3) where that is decisive, else the reply's attrType (1.4).
+        """
+        described = self.kinds.get(name)
+        form = self.forms[name, kind] = self.names.get(name, name), _CONVERT.get(described if described in _DECISIVE else kind)
+        return form
 
     @classmethod
     def of_soap(cls, fields: Iterable[Field]) -> "Dictionary":
@@ -124,11 +138,12 @@ UNDESCRIBED = Vocabulary(Dictionary({}), Dictionary({}))
 
 
 def _number(fraction: str) -> Callable[[str], Value | None]:
-    as_json_has_it = re.compile(rf"-?(0|[1-9][0-9]{{0,999}}){fraction}").fullmatch
+    as_json_has_it = re.compile(rf"-?(?:0|[1-9][0-9]{{0,999}}){fraction}").fullmatch
     as_people_have_it = re.compile(rf"[+-]?[0-9]{{1,1000}}{fraction}").fullmatch
 
     def convert(text: str) -> Value | None:
-        if not as_json_has_it(text):
+        # Most are a few digits, which is known in a third of the time that the pattern takes.
+        if not (text.isdigit() and text.isascii() and len(text) < 1000 and text[0] != "0") and not as_json_has_it(text):
             text = text.strip()
             if not as_people_have_it(text):
                 return None
@@ -138,8 +153,11 @@ def _number(fraction: str) -> Callable[[str], Value | None]:
     return convert
 
 
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+
 def _boolean(text: str) -> Value | None:
-    return {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower())
+    return _BOOLEANS.get(text.strip().lower())
 
 
 def _date(text: str) -> Value | None:
@@ -160,8 +178,8 @@ def _datetime(text: str) -> Value | None:
     if not _MOMENT.fullmatch(text):
         return None
     try:
-        moment = datetime.fromisoformat(text)
-        return f"{moment.astimezone(UTC).isoformat(timespec='seconds').removesuffix('+00:00')}Z"
+        moment = datetime.fromisoformat(text).astimezone(UTC)
+        return f"{moment.replace(tzinfo=None).isoformat(timespec='seconds')}Z"  # with a zone it takes four times as long
     except (ValueError, OverflowError):
         return None
 
@@ -190,21 +208,17 @@ def kept(text: str, data_type: str) -> Value | None:
 
 
 def mirror_row(lead: LeadRecord, dictionary: Dictionary) -> MirrorRow:
-    """The mirror's form of `lead`. Values that don't fit their declared type become misfits; NUL, which Postgres refuses, is cut.
-
-    A type is declared by describe's dataType (protocol 3.3) where that is decisive, else by the reply's attrType (1.4).
-    """
+    """The mirror's form of `lead`. Values that don't fit their declared type become misfits; NUL, which Postgres refuses, is cut."""
     attributes: dict[str, Value] = {}
     misfits: dict[str, Value] = {}
-    names, kinds = dictionary.names, dictionary.kinds
+    forms = dictionary.forms
     for source_name, kind, text in lead.attributes:
         if "\0" in text:
             text = text.replace("\0", "")
         if not text:
             continue
-        described = kinds.get(source_name)
-        name, convert = names.get(source_name, source_name), _CONVERT.get(described if described in _DECISIVE else kind)
-        value = text if convert is None else convert(text)
+        name, read = forms.get((source_name, kind)) or dictionary.form(source_name, kind)
+        value = text if read is None else read(text)
         if value is None:
             misfits[name] = text
         else:
@@ -212,7 +226,7 @@ def mirror_row(lead: LeadRecord, dictionary: Dictionary) -> MirrorRow:
     email = lead.email
     if email is not None and len(email) > LONGEST_EMAIL:
         misfits["email"], email = email, None
-    attributes_json, misfits_json = _json(attributes), _json(misfits)
+    attributes_json, misfits_json = _json(attributes), _json(misfits) if misfits else b"{}"
     told = b"\n".join(((email or "").encode(), attributes_json, misfits_json))
     return MirrorRow(lead.lead_id, email, attributes_json.decode(), misfits_json.decode(), md5(told, usedforsecurity=False).hexdigest())
 

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Attribute = tuple[str, str, str]
 """One attribute of a lead as the wire gave it: its name, its type (protocol 1.4 attrType, 3.3 dataType), and its value as text."""
 
 
-@dataclass(frozen=True, slots=True)
-class LeadRecord:
+class LeadRecord(NamedTuple):
     """One lead of a reply, before it is brought into the mirror's form. Absent and nil are both None."""
 
     lead_id: int

@@ -18,10 +18,16 @@ _RECORD = re.compile(
     r'(?:<leadAttributeList>[ \t\n]*(.*)</leadAttributeList>|<leadAttributeList xsi:nil="true" ?/>)?[ \t\n]*',
     re.DOTALL,
 )
-_ATTRIBUTE = re.compile(
-    r"<attribute>[ \t\n]*<attrName>([^<&]+)</attrName>[ \t\n]*<attrType>([^<&]+)</attrType>[ \t\n]*"
-    r'<attrValue(?:>([^<]*)</attrValue>| xsi:nil="true" ?/>)[ \t\n]*</attribute>[ \t\n]*'
+# An attribute that is nil means, like one that is absent, "empty now".
+_NIL = (
+    r"<attribute>[ \t\n]*<attrName>[^<&]+</attrName>[ \t\n]*<attrType>[^<&]+</attrType>[ \t\n]*"
+    r'<attrValue xsi:nil="true" ?/>[ \t\n]*</attribute>[ \t\n]*'
 )
+_BEHIND_A_VALUE = re.compile(rf"[ \t\n]*</attribute>[ \t\n]*(?:{_NIL})*")
+_BEFORE_A_VALUE = re.compile(
+    _BEHIND_A_VALUE.pattern + r"<attribute>[ \t\n]*<attrName>([^<&]+)</attrName>[ \t\n]*<attrType>([^<&]+)</attrType>[ \t\n]*"
+)
+_MOST_KNOWN, _LONGEST_KNOWN = 4096, 2000  # texts, characters of one
 _REFERENCE = re.compile("&(?:(amp|lt|gt|quot|apos)|#([0-9]{1,7}));")
 _NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 # XML has no control characters in a text, but for "\t", "\n", and "\r", which it makes a line end.
@@ -61,23 +67,43 @@ def _record(text: str) -> LeadRecord:
     return LeadRecord(int(lead_id), email or None, _attributes(attributes) if attributes else [])
 
 
+_known: dict[str, tuple[str, str]] = {}
+"""What stands before a value → the name and the type in it. It is the same in all records that have the same fields."""
+
+
 def _attributes(text: str) -> list[Attribute]:
-    # Splitting by a pattern with three groups gives what stands between the matches, and the groups, in turn.
-    parts = _ATTRIBUTE.split(text)
-    if any(parts[::4]):
+    *parts, behind = f"</attribute>{text}".split("</attrValue>")
+    if _BEHIND_A_VALUE.fullmatch(behind) is None:
         raise NotPlainError
-    values = parts[3::4]
-    if "&" in text:
-        values = [_resolved(value) if value and "&" in value else value for value in values]
-    attributes = list(zip(parts[1::4], parts[2::4], values, strict=True))
-    # nil, like an attribute that is absent, means "empty now"
-    return [each for each in attributes if each[2] is not None] if None in values else attributes
+    attributes = []
+    for part in parts:
+        before, mark, value = part.partition("<attrValue>")
+        name, kind = _known.get(before) or _learned(before)
+        if not mark or "<" in value:
+            raise NotPlainError
+        attributes.append((name, kind, _resolved(value) if "&" in value else value))
+    return attributes
+
+
+def _learned(before: str) -> tuple[str, str]:
+    matched = _BEFORE_A_VALUE.fullmatch(before)
+    if matched is None:
+        raise NotPlainError
+    named = matched[1], matched[2]
+    if len(before) <= _LONGEST_KNOWN:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[before] = named
+    return named
 
 
 def _resolved(text: str) -> str:
     """`text` with its references resolved. Raises NotPlainError for an unknown one."""
+    all_of_them = text.count("&")
+    if text.count("&amp;") == all_of_them:  # as nearly always
+        return text.replace("&amp;", "&")
     resolved, count = _REFERENCE.subn(_character, text)
-    if count != text.count("&"):
+    if count != all_of_them:
         raise NotPlainError
     return resolved
 

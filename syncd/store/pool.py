@@ -46,8 +46,13 @@ async def create_pool(dsn: str, *, application_name: str, min_size: int, max_siz
             min_size=min_size,
             max_size=max_size,
             timeout=CONNECT_TIMEOUT,
+            reset=_as_it_is,
             server_settings={"application_name": application_name, **DAEMON_SETTINGS},
         )
+
+
+async def _as_it_is(_: object) -> None:
+    """Whatever a transaction of ours sets ends with it: asking the server to put all back would be one exchange more for each."""
 
 
 def without_password(dsn: str) -> str:

@@ -18,10 +18,11 @@ from syncd.core.values import LeadRecord
 from syncd.core.windows import Window
 from syncd.flows.loop import Worked
 from syncd.flows.plan import register
-from syncd.flows.pull import streams_of
+from syncd.flows.pull import PullStream, streams_of
 from syncd.marketo.session import PIECE, Call, Reply, Session
 from syncd.marketo.soap import SoapApi
 from syncd.marketo.soap_reply import ReplyParser
+from syncd.marketo.soap_request import w3c
 from syncd.ops.clock import WallClock
 from syncd.ops.metrics import Metrics
 from syncd.simulator import soap
@@ -33,7 +34,7 @@ from tests.benchmarks.pages import Page
 T = TypeVar("T")
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 DICTIONARY = Dictionary({name: key for name, (key, _) in soap._ATTRIBUTES.items()})
-PULL = Pull("people", "soap", UpdatedSince(EPOCH), tuple(soap._ATTRIBUTES), streams=1)
+PULL = Pull("people", "soap", UpdatedSince(EPOCH), tuple(soap._ATTRIBUTES))
 
 
 class _Kept:
@@ -52,15 +53,22 @@ class _Kept:
 class _Replaying:
     """Stands where the session stands: composes and signs each request, and answers it from memory."""
 
-    bodies: Mapping[str, bytes]
+    first: Mapping[str, bytes]
+    """By the window that is asked for."""
+    further: Mapping[str, bytes]
+    """By the stream position."""
 
     async def send(self, call: Call, read: Callable[[Reply], Awaitable[T]]) -> T:
-        position = re.search(rb"<streamPosition>([^<]*)<", b"".join(call.compose().body))
-        return await read(cast("Reply", _Kept(self.bodies[position[1].decode() if position else ""])))
+        request = b"".join(call.compose().body)
+        if (position := re.search(rb"<streamPosition>([^<]*)<", request)) is not None:
+            return await read(cast("Reply", _Kept(self.further[position[1].decode()])))
+        since = re.search(rb"<oldestUpdatedAt>([^<]*)<", request)
+        assert since is not None
+        return await read(cast("Reply", _Kept(self.first[since[1].decode()])))
 
 
 class WholePath:
-    """A pull's stream as the daemon builds it, but for the network."""
+    """A pull's streams as the daemon builds them, but for the network."""
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
@@ -74,7 +82,7 @@ class WholePath:
 
         # Without a history, which the other side has not; the write step alone is measured with it.
         self._instance = Instance(lease.instance, pulls=(PULL,), history=None)
-        (self._stream,) = streams_of(self._instance, PULL, api, vocabulary, lease, clock, Metrics(), random.Random(1))
+        self._streams = streams_of(self._instance, PULL, api, vocabulary, lease, clock, Metrics(), random.Random(1))
 
     async def prepare(self) -> None:
         """Make the pull known, with nothing left to plan by itself."""
@@ -83,18 +91,24 @@ class WholePath:
             await register(connection, self._instance, now)
             await planning.plan(connection, self._lease.instance, PULL.name, "soap", [], now, now)
 
-    async def walk(self, pages: Sequence[Page]) -> None:
-        """One window of these pages."""
-        self._session.bodies = {page.position: page.body for page in pages}
-        start, now = EPOCH + timedelta(days=self._windows), datetime.now(UTC)
-        self._windows += 1
+    async def walk(self, shares: Sequence[Sequence[Page]]) -> None:
+        """A window of each share's pages, one for each stream; the shares are equal."""
+        days, now = [EPOCH + timedelta(days=self._windows + number) for number in range(len(shares))], datetime.now(UTC)
+        windows = [Window(day, day + timedelta(days=1)) for day in days]
+        self._windows += len(windows)
+        self._session.first = {w3c(window.asked()[0]): pages[0].body for window, pages in zip(windows, shares, strict=True)}
+        self._session.further = {page.position: page.body for pages in shares for page in pages[1:]}
         async with self._lease.transaction() as connection:
-            await planning.plan(connection, self._lease.instance, PULL.name, "soap", [Window(start, start + timedelta(days=1))], now, now)
-        left = sum(page.leads for page in pages)
-        while left:
-            outcome = await self._stream.step()
-            assert isinstance(outcome, Worked), "the walk met a fault"
-            left -= outcome.count
+            await planning.plan(connection, self._lease.instance, PULL.name, "soap", windows, now, now)
+
+        async def walked(stream: PullStream, left: int) -> None:
+            while left:
+                outcome = await stream.step()
+                assert isinstance(outcome, Worked), "the walk met a fault"
+                left -= outcome.count
+
+        share = sum(page.leads for page in shares[0])
+        await asyncio.gather(*(walked(stream, share) for stream in self._streams))
 
 
 async def lease_of(dsn: str, pool: Pool, instance: str) -> tuple[Lease, "asyncpg.Connection[asyncpg.Record]"]:

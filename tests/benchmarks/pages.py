@@ -66,10 +66,16 @@ def pages_of(leads: list[Lead], size: int, *, wide: bool) -> list[Page]:
     pages = []
     for start in range(0, len(leads), size):
         here, left = leads[start : start + size], max(0, len(leads) - start - size)
-        position = POSITION.format(start) if start else ""
-        following = POSITION.format(start + size) if left else ""
+        position = POSITION.format(here[0].id) if start else ""
+        following = POSITION.format(leads[start + size].id) if left else ""
         pages.append(Page(position, soap._rendered(here, left, following, fields).encode(), len(here)))
     return pages
+
+
+def shares_of(leads: list[Lead], size: int, shares: int, *, wide: bool) -> list[list[Page]]:
+    """The replies to walks over equal shares of `leads`, one window each."""
+    many = len(leads) // shares
+    return [pages_of(leads[start : start + many], size, wide=wide) for start in range(0, len(leads), many)]
 
 
 def _values(lead_id: int, wide: bool) -> dict[str, str]:

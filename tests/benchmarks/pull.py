@@ -2,7 +2,8 @@
 
 All sides are given the same replies and take turns, round by round; what is printed are medians over the rounds, and medians of
 the rounds' ratios. zeep and xmltodict are given fewer leads, as they take so much longer; each round's leads are new ones. The whole
-path keeps no history, since the other side keeps none; the write step alone does.
+path keeps no history, since the other side keeps none; the write step alone does. It walks as many windows side by side as a pull
+does by default; like the other side, it is one process.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from syncd.store.pool import create_pool
 from tests.benchmarks import latency, ours, report
 from tests.benchmarks.cost import Cost, measured, own_heap
 from tests.benchmarks.others import WithZeep, rows_by_xmltodict, rows_by_zeep
-from tests.benchmarks.pages import Page, changed, invented, pages_of
+from tests.benchmarks.pages import Page, changed, invented, shares_of
 
 PAGE = 300  # Adobe's advice (protocol 1.3)
 KINDS = ("new", "changed", "unchanged")
@@ -50,8 +51,8 @@ class Size:
     latency_pages: int
 
 
-FULL = Size(rounds=5, narrow=66, wide=20, zeep=6, latency_rounds=2, latency_pages=16)
-SMALL = Size(rounds=1, narrow=2, wide=2, zeep=1, latency_rounds=1, latency_pages=1)
+FULL = Size(rounds=5, narrow=64, wide=20, zeep=5, latency_rounds=2, latency_pages=16)
+SMALL = Size(rounds=1, narrow=4, wide=4, zeep=1, latency_rounds=1, latency_pages=1)
 
 
 class Sides:
@@ -75,9 +76,9 @@ class Sides:
         pages = self._size.wide if self._wide else self._size.narrow
         people = invented(self._walked, pages * PAGE, wide=self._wide)
         self._walked += len(people)
-        before, after = pages_of(people, PAGE, wide=self._wide), pages_of(changed(people), PAGE, wide=self._wide)
-        self.page_bytes = len(before[0].body)
-        self._read(before[: self._size.zeep])
+        before, after = (shares_of(each, PAGE, ours.PULL.streams, wide=self._wide) for each in (people, changed(people)))
+        self.page_bytes = len(before[0][0].body)
+        self._read(before[0][: self._size.zeep])
         for kind, walked in zip(KINDS, (before, after, after), strict=True):
             await self._written(kind, walked)
 
@@ -104,7 +105,8 @@ class Sides:
                 rows_by_xmltodict(page.body)
         self.costs["xmltodict parse"].append(cost)
 
-    async def _written(self, kind: str, pages: list[Page]) -> None:
+    async def _written(self, kind: str, shares: list[list[Page]]) -> None:
+        pages = [page for share in shares for page in share]
         leads = sum(page.leads for page in pages)
         rows = [ours.mirrored(ours.parsed(page)) for page in pages]
         if kind == "new":
@@ -120,10 +122,10 @@ class Sides:
         del rows
         at = await self._wal_position()
         with measured(leads, self._server) as cost:
-            await self._path.walk(pages)
+            await self._path.walk(shares)
         self.costs[f"path {kind}"].append(cost)
         self.wal[f"path {kind}"].append((await self._wal_position() - at) / leads)
-        some = pages[: self._size.zeep]
+        some = shares[0][: self._size.zeep]
         with measured(sum(page.leads for page in some), self._server) as cost:
             self._zeep.walk(some)
         self.costs[f"zeep {kind}"].append(cost)
