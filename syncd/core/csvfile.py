@@ -15,29 +15,38 @@ _SPECIAL = {name: re.compile(rf'[{separator}"\r\n\u2028\u2029\x85]') for name, s
 
 
 def render_line(cells: Iterable[str], file_format: Format) -> str:
-    """One record with its line end; it reads back to the same cells."""
+    """One record with its line end; it reads back to the same cells.
+
+    Quoted are cells that hold the separator, quotes or line ends; and empty ones (alone one would be no record) and those with blanks
+    at the ends, which readers like to strip.
+    """
     cells = list(cells)
     separator = SEPARATORS[file_format]
     line = separator.join(cells)
-    # Most lines need no quotes at all, which a few looks at the whole line tell in a third of the time of one at each cell.
-    if _needs_quotes(line, len(cells), separator):
+    # A few looks at the whole line tell what to look for in each cell, which most need none of. No line end is printable, nor any other
+    # blank than the space.
+    if not line.isprintable():
         special = _SPECIAL[file_format].search
+        line = separator.join([_quoted(cell) if special(cell) or not cell or cell.strip() != cell else cell for cell in cells])
+    elif '"' in line:
         line = separator.join(
-            ['"' + cell.replace('"', '""') + '"' if special(cell) or not cell or cell.strip() != cell else cell for cell in cells]
+            [_quoted(cell) if separator in cell or '"' in cell or not cell or cell[0] == " " or cell[-1] == " " else cell for cell in cells]
+        )
+    elif _has_more_than_words(line, len(cells), separator):
+        line = separator.join(
+            [f'"{cell}"' if separator in cell or not cell or cell[0] == " " or cell[-1] == " " else cell for cell in cells]
         )
     return line + LINE_END
 
 
-def _needs_quotes(line: str, cells: int, separator: str) -> bool:
-    """Whether a cell of the line may need them; always so where the separator is no printable character.
+def _quoted(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"'
 
-    Quoted too: an empty cell (alone it would be no record) and blanks at the ends, which readers like to strip.
-    """
-    # no line end is printable, nor any other blank than the space
+
+def _has_more_than_words(line: str, cells: int, separator: str) -> bool:
+    """Whether a cell of the line may hold the separator, be empty, or begin or end with a space."""
     return (
-        not line.isprintable()
-        or '"' in line
-        or line.count(separator) != cells - 1
+        line.count(separator) != cells - 1
         or separator + separator in line
         or separator + " " in line
         or " " + separator in line
