@@ -37,6 +37,11 @@ class PendingChange(NamedTuple):
     """The field that it was parked for: describe has been asked for it anew since."""
 
 
+def place_of(change: PendingChange) -> int:
+    """Which of two changes of a key comes later."""
+    return change.id if change.place is None else change.place
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What a push packs for. `envelope_bytes` is what multipart adds around the file.
@@ -70,6 +75,8 @@ class PackedRow:
     key_norm: str
     line: str
     change_ids: list[int]
+    place: int
+    """The latest of its changes' places among those of its key."""
 
 
 @dataclass(slots=True)
@@ -128,6 +135,7 @@ class _Row:
     key_norm: str
     change_ids: list[int]
     cells: Cells
+    place: int
 
 
 def pack(
@@ -158,7 +166,7 @@ def pack(
 
 def _coalesce(changes: Iterable[PendingChange], claimed: Mapping[str, int], target: Target, packing: Packing) -> Iterator[_Row]:
     by_key: dict[str, list[tuple[PendingChange, Cells]]] = {}
-    for change in sorted(changes, key=_place_of):
+    for change in sorted(changes, key=place_of):
         if change.key_norm in claimed:
             packing.waiting.append((change.id, claimed[change.key_norm]))
             continue
@@ -177,7 +185,7 @@ def _coalesce(changes: Iterable[PendingChange], claimed: Mapping[str, int], targ
         change, cells = members[0]
         key = _trimmed(change.key)
         if len(members) == 1:
-            yield _Row(key, key_norm, [change.id], cells)
+            yield _Row(key, key_norm, [change.id], cells, place_of(change))
             continue
         if target.lookup_field != "email":
             # Whether other keys that differ by case are one is [unknown]: then neither one row, nor two live jobs, nor out of turn.
@@ -201,10 +209,6 @@ def _together(members: Sequence[tuple[PendingChange, Cells]]) -> int:
     return len(members)
 
 
-def _place_of(change: PendingChange) -> int:
-    return change.id if change.place is None else change.place
-
-
 def _trimmed(key: str) -> str:
     """The key as it is sent: without the blanks that the outbox's `key_norm` leaves out, and no others."""
     return key.strip(" \t\r\n")
@@ -223,7 +227,7 @@ def _merge(key: str, key_norm: str, members: Sequence[tuple[PendingChange, Cells
         if change.id not in riding:
             newest = max((setters[name] for name in own), key=order.__getitem__)
             packing.ended.append((change.id, "superseded", f"change {newest} set its fields again"))
-    return _Row(key, key_norm, sorted(riding), cells)
+    return _Row(key, key_norm, sorted(riding), cells, place_of(members[-1][0]))
 
 
 def _cells(change: PendingChange, target: Target) -> Cells | _Verdict:
@@ -326,7 +330,7 @@ def _into_batch(row: _Row, batch: PackedBatch | None, target: Target, packing: P
         batch = PackedBatch()
     if not batch.rows:
         packing.batches.append(batch)
-    batch.rows.append(PackedRow(batch.next_ordinal, row.key_norm, record, row.change_ids))
+    batch.rows.append(PackedRow(batch.next_ordinal, row.key_norm, record, row.change_ids, row.place))
     batch.next_ordinal += 1
     batch.row_count += 1
     batch.byte_count += size
@@ -366,7 +370,7 @@ class _Files:
             if chunk is None:
                 return
         self.touched[names] = chunk
-        chunk.rows.append(PackedRow(chunk.next_ordinal, row.key_norm, line, row.change_ids))
+        chunk.rows.append(PackedRow(chunk.next_ordinal, row.key_norm, line, row.change_ids, row.place))
         chunk.next_ordinal += 1
         chunk.row_count += 1
         chunk.byte_count += size

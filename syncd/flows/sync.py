@@ -106,7 +106,8 @@ class Syncer:
             target = ruled(target, push, await ruling.known(connection, self.instance, push, seen.changes))
             passing = await outbox.passable(connection, self.instance, push, seen, kin, before)
             ahead = pack(passing.changes, {}, (), replace(target, ids=passing.ids))
-            rest = [change for change in seen.changes if change.key_norm not in passing.ids]
+            passes = {change.id for change in passing.changes}
+            rest = [change for change in seen.changes if change.id not in passes]
             packing = await asyncio.to_thread(pack, rest, seen.claimed, (), target)
             if admitted is not None:
                 for each in (packing, ahead):

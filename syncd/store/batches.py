@@ -140,7 +140,7 @@ async def fill(
     With `passed` the records name leads by their ids, and pass those chunks, which have the keys.
     """
     records: list[tuple[int, int, str, str]] = []
-    claims: list[tuple[str, str, str, int]] = []
+    claims: list[tuple[str, str, str, int, int]] = []
     moved: list[tuple[int, int, int, str]] = []
     for batch in packed:
         if batch.id is None:
@@ -162,7 +162,7 @@ async def fill(
         for row in batch.rows:
             records.append((batch_id, row.ordinal, row.key_norm, row.line))
             if passed is None:
-                claims.append((instance, push.lookup_field, row.key_norm, batch_id))
+                claims.append((instance, push.lookup_field, row.key_norm, batch_id, row.place))
             moved.extend((change, batch_id, row.ordinal, row.key_norm) for change in row.change_ids)
     if records:
         await connection.copy_records_to_table("sync_record", schema_name="syncd", records=records)

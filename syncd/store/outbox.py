@@ -3,6 +3,7 @@
 A claim takes the oldest claimable rows by a partial index that holds nothing else: no scan, no big UPDATE, whatever waits behind.
 """
 
+import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,7 +11,7 @@ from datetime import datetime
 import asyncpg
 import orjson
 
-from syncd.core.pack import PackedBatch, PackedChunk, Packing, PendingChange
+from syncd.core.pack import PackedBatch, PackedChunk, Packing, PendingChange, place_of
 from syncd.core.settings import Push
 from syncd.store import batches, chunks, forgetting, parked
 from syncd.store.history import ensure_partition
@@ -42,15 +43,16 @@ SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FR
    AND (admitted OR created_at < coalesce($5, 'infinity'::timestamptz))
  ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
 """
-# Of keys that a chunk has, which may be with Marketo, those of which the mirror knows the one lead: by its id the chunk may be passed.
+# Of keys that a chunk has, which may be with Marketo, those of which the mirror knows the one lead: by its id the chunk may be passed,
+# by what is later than all that the chunk has of the key.
 PASSABLE = """
-SELECT k.key_norm, k.chunk_id, l.lead_id
+SELECT k.key_norm, k.chunk_id, k.place, l.lead_id
   FROM syncd.key_claim k
   JOIN syncd.chunk c ON c.id = k.chunk_id
  CROSS JOIN LATERAL (
        SELECT min(m.lead_id) AS lead_id FROM syncd.lead m
         WHERE m.instance = $1 AND lower(m.email) = k.key_norm AND m.deleted_at IS NULL HAVING count(*) = 1) l
- WHERE k.instance = $1 AND k.lookup_field = 'email' AND k.key_norm = ANY ($2::text[])
+ WHERE k.instance = $1 AND k.lookup_field = 'email' AND k.key_norm = ANY ($2::text[]) AND k.place IS NOT NULL
 """
 WAITING_TOO = """
 SELECT id, key, key_norm, fields::text AS fields, created_at, retry_of, lacks FROM syncd.outbox
@@ -215,15 +217,24 @@ async def passable(
 ) -> Passable:
     """Of what `urgent` has seen, what may pass the chunk that has its key, with what waits for that chunk of the same key.
 
-    `before` as of `urgent`.
+    What came before a change in the chunk (it was committed late, or goes again) would overwrite that one, if the call were executed
+    after the import: it waits. `before` as of `urgent`.
     """
     if not seen.claimed or push.lookup_field != "email":
         return Passable((), {}, {})
     found = await connection.fetch(PASSABLE, instance, list(seen.claimed))
-    chunk_of, ids = {row["key_norm"]: row["chunk_id"] for row in found}, {row["key_norm"]: row["lead_id"] for row in found}
-    waiting = await connection.fetch(WAITING_TOO, instance, push.name, list(ids), before) if ids else []
+    places = {row["key_norm"]: row["place"] for row in found}
+
+    def later(changes: Iterable[PendingChange]) -> list[PendingChange]:
+        return [change for change in changes if place_of(change) > places.get(change.key_norm, math.inf)]
+
+    ahead = later(seen.changes)
+    if not ahead:
+        return Passable((), {}, {})
+    ids = {row["key_norm"]: row["lead_id"] for row in found}
+    waiting = await connection.fetch(WAITING_TOO, instance, push.name, list({change.key_norm for change in ahead}), before)
     with_them = await _seen(connection, instance, push, waiting, kin) if waiting else Claimable((), {})
-    return Passable([*(change for change in seen.changes if change.key_norm in ids), *with_them.changes], ids, chunk_of)
+    return Passable([*ahead, *later(with_them.changes)], ids, {row["key_norm"]: row["chunk_id"] for row in found})
 
 
 async def these(connection: Connection, instance: str, push: Push, ids: Sequence[int], kin: Sequence[str] = ()) -> Claimable:
@@ -314,13 +325,13 @@ async def claim(
     full = []
     carried: list[tuple[int, int, int]] = []
     rows: list[tuple[int, int, str, str]] = []
-    claims: list[tuple[str, str, str, int]] = []
+    claims: list[tuple[str, str, str, int, int]] = []
     for chunk in packing.chunks:
         chunk_id = await _new_chunk(connection, instance, push, chunk, now) if chunk.id is None else chunk.id
         if chunk.full:
             full.append(chunk_id)
         rows += [(chunk_id, row.ordinal, row.key_norm, row.line) for row in chunk.rows]
-        claims += [(instance, push.lookup_field, row.key_norm, chunk_id) for row in chunk.rows]
+        claims += [(instance, push.lookup_field, row.key_norm, chunk_id, row.place) for row in chunk.rows]
         carried += [(change_id, chunk_id, row.ordinal) for row in chunk.rows for change_id in row.change_ids]
     grown = [(chunk.id, chunk.row_count, chunk.byte_count, chunk.next_ordinal) for chunk in packing.chunks if chunk.id is not None]
     if grown:

@@ -4,7 +4,7 @@ from typing import Final
 
 from syncd.store.leases import Connection
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """All there are, the oldest first; a test holds them against the files."""
 
 

@@ -51,6 +51,7 @@ change_history.id change_history.instance change_history.push change_history.sta
 change_history.sync_batch_id change_history.retry_of change_history.retried_as change_history.erased
 chunk.id chunk.instance chunk.push chunk.state chunk.lookup_field chunk.format chunk.list_id chunk.partition chunk.columns chunk.header
 chunk.byte_count chunk.sha256 chunk.split_from chunk_row.chunk_id key_claim.instance key_claim.lookup_field key_claim.chunk_id
+key_claim.place
 import_job.id import_job.instance import_job.push import_job.chunk_id import_job.batch_id import_job.state import_job.byte_count
 import_job.sha256 import_job.request_id
 field.instance field.field field.rest_name field.soap_name field.display_name field.data_type field.retyped_from field.column_name
