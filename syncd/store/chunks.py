@@ -1,9 +1,10 @@
 """Chunks: sealed, rendered, split, dissolved. A sealed chunk renders to the same bytes for ever; its SHA-256 is kept."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 
 import asyncpg
 
@@ -61,12 +62,8 @@ OLD_OPEN = """
 SELECT c.id, c.columns, c.row_count, c.byte_count, EXISTS (SELECT FROM syncd.outbox o WHERE o.chunk_id = c.id AND o.by_file) AS by_file
   FROM syncd.chunk c WHERE c.instance = $1 AND c.push = $2 AND c.state = 'open' AND c.opened_at <= $3 ORDER BY c.id
 """
-SEAL = """
-UPDATE syncd.chunk c SET state = 'sealed', sealed_at = $2, sha256 = (
-    SELECT sha256(convert_to(c.header || string_agg(r.line, '' ORDER BY r.ordinal), 'UTF8'))
-      FROM syncd.chunk_row r WHERE r.chunk_id = c.id)
- WHERE id = $1 AND state = 'open' RETURNING id
-"""
+LOCK_OPEN = "SELECT id FROM syncd.chunk WHERE id = $1 AND state = 'open' FOR UPDATE"
+SEAL = "UPDATE syncd.chunk SET state = 'sealed', sealed_at = $2, sha256 = $3 WHERE id = $1 AND state = 'open' RETURNING id"
 # The smallest first when we only probe for a free slot: each refused POST uploads its body. Otherwise the push with the fewest in
 # flight, then the oldest: no push waits behind another's backlog, and no chunk behind younger ones of its push.
 NEXT_SEALED = """
@@ -210,7 +207,12 @@ async def take_out(connection: Connection, chunk_ids: Sequence[int], now: dateti
 
 async def seal(connection: Connection, chunk_id: int, now: datetime) -> int | None:
     """open → sealed: freeze the file and keep its hash."""
-    return await connection.fetchval(SEAL, chunk_id, now)  # type: ignore[no-any-return]
+    if await connection.fetchval(LOCK_OPEN, chunk_id) is None:
+        return None
+    digest = sha256()
+    async for piece in _pieces(connection, chunk_id):
+        digest.update(piece)
+    return await connection.fetchval(SEAL, chunk_id, now, digest.digest())  # type: ignore[no-any-return]
 
 
 async def next_sealed(connection: Connection, instance: str, now: datetime, smallest: bool, closed: Sequence[str] = ()) -> Chunk | None:
@@ -232,12 +234,16 @@ async def get(pool: Pool, chunk_id: int) -> Chunk:
 async def render(pool: Pool, chunk_id: int) -> bytes:
     """The file of a sealed chunk."""
     async with pool.acquire() as connection:
-        head = await connection.fetchrow(HEAD, chunk_id)
-        if head is None:
-            return b""
-        starts = range(0, head["next_ordinal"], PIECE)
-        pieces = [await connection.fetchval(RENDER, chunk_id, start, start + PIECE) or b"" for start in starts]
-    return b"".join((head["header"], *pieces))
+        return b"".join([piece async for piece in _pieces(connection, chunk_id)])
+
+
+async def _pieces(connection: Connection, chunk_id: int) -> AsyncIterator[bytes]:
+    """The chunk's file, piece by piece."""
+    head = await connection.fetchrow(HEAD, chunk_id)
+    if head is not None:
+        yield head["header"]
+        for start in range(0, head["next_ordinal"], PIECE):
+            yield await connection.fetchval(RENDER, chunk_id, start, start + PIECE) or b""
 
 
 async def sent_rows(pool: Pool, chunk: Chunk, keys: Sequence[str] | None = None) -> list[SentRow]:

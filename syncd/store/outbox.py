@@ -117,9 +117,10 @@ UPDATE syncd.chunk c SET row_count = g.row_count, byte_count = g.byte_count, nex
  WHERE c.id = g.id AND c.state = 'open'
 """
 # What is to be written for each change is found by its place among the ids, which are sorted. A join with them is planned by what is
-# known of the table, and where that is old (nothing pending an hour ago) as 20,000 times 20,000 rows.
+# known of the table, and where that is old (nothing pending an hour ago) as 20,000 times 20,000 rows. That the key is set makes `key_norm`
+# be made anew: where it need not be, PostgreSQL reads its expression again for each row, only to find that out, which takes longer.
 INTO_CHUNKS = """
-UPDATE syncd.outbox SET state = 'in_chunk', reason = NULL, admitted = true,
+UPDATE syncd.outbox SET state = 'in_chunk', reason = NULL, admitted = true, key = key,
        chunk_id = ($2::bigint[])[width_bucket(id, $1::bigint[])], ordinal = ($3::int[])[width_bucket(id, $1::bigint[])]
  WHERE id = ANY ($1::bigint[]) AND state = 'pending'
 """
