@@ -117,6 +117,13 @@ UPDATE syncd.outbox SET state = 'pending', sync_batch_id = NULL, ordinal = NULL,
 """
 DROP_RECORDS = "DELETE FROM syncd.sync_record WHERE batch_id = $1"
 OF_REMOVED_PUSHES = "SELECT id FROM syncd.sync_batch WHERE instance = $1 AND state = 'open' AND push <> ALL ($2::text[])"
+# Open batches are few, and found by `sync_batch_live`; their records, 300 at most each, by the primary key.
+WITH_FIELDS = """
+SELECT id FROM syncd.sync_batch b
+ WHERE instance = $1 AND state = 'open'
+   AND EXISTS (SELECT FROM syncd.sync_record r WHERE r.batch_id = b.id AND r.record::jsonb ?| $2::text[])
+ ORDER BY id
+"""
 DELETE_OPEN = "DELETE FROM syncd.sync_batch WHERE id = $1 AND state = 'open' RETURNING id"
 
 
@@ -265,3 +272,8 @@ async def _let_go(connection: Connection, batch_id: int, verdicts: str, attempt:
 async def of_removed_pushes(connection: Connection, instance: str, pushes: Sequence[str]) -> list[int]:
     """Open batches of pushes that the configuration no longer names."""
     return [row["id"] for row in await connection.fetch(OF_REMOVED_PUSHES, instance, list(pushes))]
+
+
+async def with_fields(connection: Connection, instance: str, names: Sequence[str]) -> list[int]:
+    """Open batches that have a record with one of these fields."""
+    return [row["id"] for row in await connection.fetch(WITH_FIELDS, instance, list(names))]
