@@ -220,6 +220,7 @@ async def settle(
         "unverified": count["unverified"],
         "retried": count["pending"] + count["file"],
     }
+    await chunks.lock(connection, batch.id)
     if await connection.fetchval(TO_SETTLED, batch.id, now, request_id, *counts.values()) is None:
         return None
     await ensure_partition(connection, now.date())
@@ -231,6 +232,7 @@ async def settle(
 
 async def to_refused(connection: Connection, batch_id: int, message: str, now: datetime) -> int | None:
     """submitting → refused: known not executed; its changes are pending again."""
+    await chunks.lock(connection, batch_id)
     moved = await connection.fetchval(TO_REFUSED, batch_id, now, message)
     if moved is not None:
         await _let_go(connection, batch_id, "{}", 0, message)
@@ -249,6 +251,7 @@ async def orphaned(connection: Connection, instance: str) -> list[int]:
 
 async def to_absent(connection: Connection, batch_id: int, message: str, now: datetime) -> int | None:
     """unconfirmed → absent: whatever became of it, it is over; its changes are pending again."""
+    await chunks.lock(connection, batch_id)
     moved = await connection.fetchval(TO_ABSENT, batch_id, now, message)
     if moved is not None:
         await _let_go(connection, batch_id, "{}", 1, message)
@@ -257,6 +260,7 @@ async def to_absent(connection: Connection, batch_id: int, message: str, now: da
 
 async def undo(connection: Connection, batch_id: int, reason: str) -> int | None:
     """An open batch is given up, and its changes are pending again."""
+    await chunks.lock(connection, batch_id)
     moved = await connection.fetchval(DELETE_OPEN, batch_id)
     if moved is not None:
         await _let_go(connection, batch_id, "{}", 0, reason)
