@@ -131,14 +131,24 @@ class Checks:
         self._fields = fields
 
     async def _give_back(self, vanished: Sequence[str]) -> None:
-        """What is packed with these fields, and can't be with Marketo yet, is dissolved: the next claims park its changes."""
-        async with self._lease.transaction() as connection:
-            for chunk_id in await chunks.with_columns(connection, self._instance, vanished):
-                await chunks.dissolve(connection, chunk_id, "a field of its chunk has vanished from Marketo", self._clock.now())
-                self._log.warning("chunk_dissolved", chunk=chunk_id, reason="a field of it has vanished from Marketo")
-            for batch_id in await batches.with_fields(connection, self._instance, vanished):
-                if await batches.undo(connection, batch_id, "a field of its batch has vanished from Marketo") is not None:
-                    self._log.warning("batch_given_up", batch=batch_id, reason="a field of it has vanished from Marketo")
+        """What is packed with these fields, and can't be with Marketo yet, is dissolved: the next claims park its changes.
+
+        Each in a transaction of its own: one that held the keys of one while it waits for those of the next could wait for ever.
+        """
+        why = "a field of it has vanished from Marketo"
+        async with self._lease.pool.acquire() as connection:
+            packed = await chunks.with_columns(connection, self._instance, vanished)
+            gathered = await batches.with_fields(connection, self._instance, vanished)
+        for chunk_id in packed:
+            async with self._lease.transaction() as connection:
+                dissolved = await chunks.dissolve(connection, chunk_id, "a field of its chunk has vanished from Marketo", self._clock.now())
+            if dissolved is not None:
+                self._log.warning("chunk_dissolved", chunk=chunk_id, reason=why)
+        for batch_id in gathered:
+            async with self._lease.transaction() as connection:
+                undone = await batches.undo(connection, batch_id, "a field of its batch has vanished from Marketo")
+            if undone is not None:
+                self._log.warning("batch_given_up", batch=batch_id, reason=why)
 
     async def _unpark(self) -> None:
         """Some of what has not to wait any more: it is judged anew at the next claim."""
