@@ -35,7 +35,8 @@ def list_failures(
     """Show what failed: how many by reason, then one by one, the newest first.
 
     Rejected changes, and those of which nobody can tell whether they were
-    applied (unverified). --limit 0 counts only.
+    applied (unverified); not those that had nothing to send (noop).
+    --limit 0 counts only.
     """
     from syncd.cli import deadletters as work
     from syncd.cli import render, showing

@@ -78,12 +78,17 @@ class Limits:
     concurrency: int = 5
     daily_calls: int = 30_000
     subscription_calls: int | None = None  # REST calls a day of all integrations together; None where nobody has told
-    urgent_reserve: int = 1_000  # of these, kept for what cannot wait
+    urgent_reserve: int = 1_000  # of these, and of our own, kept for what cannot wait
     import_slots: int = 10
     import_running: int = 2
     export_slots: int = 10
     export_running: int = 2
     export_daily_bytes: int = 500_000_000  # of files, per quota day (protocol 3.1)
+
+    @property
+    def urgent_calls(self) -> int:
+        """Of `daily_calls`, those that are kept for what cannot wait: a tenth at most, however few there are."""
+        return min(self.urgent_reserve, self.daily_calls // 10)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from syncd.core.settings import Instance, Pull, Push
 from syncd.flows.loop import Idle
 from syncd.marketo.imports import envelope_bytes
 from syncd.ops.metrics import Metrics
-from syncd.store import chunks, mirrored, parked
+from syncd.store import batches, chunks, mirrored, parked
 from syncd.store.leases import Connection, Lease
 from syncd.store.outbox import Claimable
 
@@ -122,16 +122,33 @@ class Checks:
         self._owned = owned_by(self._pulls, vocabulary)
         vanished = self._vanished()
         if vanished:
-            async with self._lease.transaction() as connection:
-                for chunk_id in await chunks.with_columns(connection, self._instance, sorted(vanished)):
-                    await chunks.dissolve(connection, chunk_id, "a field of its chunk has vanished from Marketo", self._clock.now())
-                    self._log.warning("chunk_dissolved", chunk=chunk_id, reason="a field of it has vanished from Marketo")
+            await self._give_back(sorted(vanished))
         lacking = {name: await parked.lacking(self._lease.pool, self._instance, name) for name in self._pushes}
         self._to_unpark = [(push, None) for push, name in self._to_unpark if name is None]
         self._to_unpark += [(push, name) for push, names in lacking.items() for name in names if name not in vanished]
         self._awaited = {name for names in lacking.values() for name in names if name in vanished}
         self._await_fields(())
         self._fields = fields
+
+    async def _give_back(self, vanished: Sequence[str]) -> None:
+        """What is packed with these fields, and can't be with Marketo yet, is dissolved: the next claims park its changes.
+
+        Each in a transaction of its own: one that held the keys of one while it waits for those of the next could wait for ever.
+        """
+        why = "a field of it has vanished from Marketo"
+        async with self._lease.pool.acquire() as connection:
+            packed = await chunks.with_columns(connection, self._instance, vanished)
+            gathered = await batches.with_fields(connection, self._instance, vanished)
+        for chunk_id in packed:
+            async with self._lease.transaction() as connection:
+                dissolved = await chunks.dissolve(connection, chunk_id, "a field of its chunk has vanished from Marketo", self._clock.now())
+            if dissolved is not None:
+                self._log.warning("chunk_dissolved", chunk=chunk_id, reason=why)
+        for batch_id in gathered:
+            async with self._lease.transaction() as connection:
+                undone = await batches.undo(connection, batch_id, "a field of its batch has vanished from Marketo")
+            if undone is not None:
+                self._log.warning("batch_given_up", batch=batch_id, reason=why)
 
     async def _unpark(self) -> None:
         """Some of what has not to wait any more: it is judged anew at the next claim."""

@@ -51,7 +51,7 @@ class Settler:
         self.instance = instance
         self._polls = {push.name: push.poll for push in pushes}
         self._running = limits.import_running
-        self._daily_calls = limits.daily_calls - limits.urgent_reserve
+        self._daily_calls = limits.daily_calls - limits.urgent_calls
         self._api = api
         self._lease = lease
         self._clock = clock

@@ -66,6 +66,7 @@ class Syncer:
         self._metrics = metrics
         self._jitter = jitter
         self._not_before: datetime | None = None
+        self._ordinary_not_before: datetime | None = None  # a quota is spent but for what is kept for urgent calls
         self._faults = 0  # passing ones in a row
         self._log = log.bind(instance=instance)
         self._last = LastWrite("batch_not_written", self._log)
@@ -84,7 +85,8 @@ class Syncer:
         await self._clean_up(live, now)
         if self._not_before is not None and now < self._not_before:
             return Idle(min(self._not_before, now + SECOND))
-        closed = {push.name for push in self._pushes.values() if not may_import(push, now)}
+        paused = self._ordinary_not_before is not None and now < self._ordinary_not_before
+        closed = {push.name for push in self._pushes.values() if paused or not may_import(push, now)}
         free = (one for one in live if one.state == "open" and one.push in running and (one.urgent or one.push not in closed))
         batch = next((one for one in free if _is_due(one, now)), None)
         return Idle(now + SECOND) if batch is None else await self._send(batch)
@@ -185,8 +187,12 @@ class Syncer:
         else:
             bound.error("push_blocked", retry_at=(now + SLOW_RETRY).isoformat())
             return Worked(0)
-        decision = decide(fault, self._faults, now, self._jitter.random())
-        self._not_before = decision.at if fault.nature is Nature.QUOTA else now + backoff(self._faults, self._jitter.random())
+        if fault.nature is not Nature.QUOTA:
+            self._not_before = now + backoff(self._faults, self._jitter.random())
+        elif batch.urgent:
+            self._not_before = decide(fault, self._faults, now, self._jitter.random()).at
+        else:
+            self._ordinary_not_before = decide(fault, self._faults, now, self._jitter.random()).at
         return Worked(0)
 
 

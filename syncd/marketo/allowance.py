@@ -22,56 +22,72 @@ APIS: tuple[Api, ...] = ("rest", "soap")
 Pause = tuple[Api, str]  # and the code of the quota that is spent
 
 
-class Quota:
-    """The day's calls, taken from the ledger in small blocks so that not every call costs a transaction."""
+Block = tuple[Api, date, bool]  # of reserved calls; whether urgent ones alone may take them
 
-    def __init__(self, limit: int, clock: Clock, ledger: CallLedger) -> None:
+
+class Quota:
+    """The day's calls, taken from the ledger in small blocks so that not every call costs a transaction.
+
+    The last `kept` of the day's `limit` are for urgent calls. Those take what is for all as long as there is any.
+    """
+
+    def __init__(self, limit: int, kept: int, clock: Clock, ledger: CallLedger) -> None:
         self._limit = limit
+        self._kept = kept
         self._block = max(1, min(BLOCK, limit // 100))
         self._clock = clock
         self._ledger = ledger
-        self._blocks: dict[tuple[Api, date], int] = {}
+        self._blocks: dict[Block, int] = {}
         self._refilling = asyncio.Lock()
         self._refills: set[asyncio.Task[None]] = set()
 
-    async def take(self, api: Api) -> None:
+    async def take(self, api: Api, urgent: bool) -> None:
         """Charge one call to the quota day that it is now. Raises Fault(QUOTA) when the day is spent."""
         async with self._refilling:
-            block = api, quota_day(self._clock.now())
-            if not self._blocks.get(block):
-                # A refill outlives the caller's cancellation: calls that the ledger has charged must not get lost.
-                refill = asyncio.create_task(self._refill(*block))
-                self._refills.add(refill)
-                refill.add_done_callback(self._refills.discard)
-                await asyncio.shield(refill)
-            if not self._blocks.get(block):
-                raise self._spent(api)
-            self._blocks[block] -= 1
+            day = quota_day(self._clock.now())
+            for block in ((api, day, False), (api, day, True))[: 1 + urgent]:
+                if not self._blocks.get(block):
+                    # A refill outlives the caller's cancellation: calls that the ledger has charged must not get lost.
+                    refill = asyncio.create_task(self._refill(block))
+                    self._refills.add(refill)
+                    refill.add_done_callback(self._refills.discard)
+                    await asyncio.shield(refill)
+                if self._blocks.get(block):
+                    self._blocks[block] -= 1
+                    return
+            raise self._spent(api, urgent)
 
     def unused(self, api: Api, day: date) -> int:
         """Calls that the ledger has charged to `day` and that were not made yet."""
-        return self._blocks.get((api, day), 0)
+        return self._blocks.get((api, day, True), 0) + self.unused_by_all(api, day)
+
+    def unused_by_all(self, api: Api, day: date) -> int:
+        """Those of them that need not be urgent."""
+        return self._blocks.get((api, day, False), 0)
 
     async def aclose(self) -> None:
         """Give back what was reserved and not called."""
         await asyncio.gather(*self._refills, return_exceptions=True)
         await self._give_back(list(self._blocks))
 
-    async def _refill(self, api: Api, day: date) -> None:
-        await self._give_back([block for block in self._blocks if block[1] != day])
-        granted = await self._ledger.reserve(api, day, self._block, self._limit)
-        self._blocks[api, day] = self._blocks.get((api, day), 0) + granted
+    async def _refill(self, block: Block) -> None:
+        api, day, urgent = block
+        await self._give_back([other for other in self._blocks if other[1] != day])
+        wanted, limit = (1, self._limit) if urgent else (self._block, self._limit - self._kept)
+        granted = await self._ledger.reserve(api, day, wanted, limit)
+        self._blocks[block] = self._blocks.get(block, 0) + granted
 
-    async def _give_back(self, blocks: list[tuple[Api, date]]) -> None:
-        for api, day in blocks:
-            unused = self._blocks.pop((api, day), 0)
+    async def _give_back(self, blocks: list[Block]) -> None:
+        for block in blocks:
+            unused = self._blocks.pop(block, 0)
             if unused:
-                await self._ledger.give_back(api, day, unused)
+                await self._ledger.give_back(*block[:2], unused)
 
-    def _spent(self, api: Api) -> Fault:
+    def _spent(self, api: Api, urgent: bool) -> Fault:
         now = self._clock.now()
-        message = f"the {self._limit} calls allowed on {quota_day(now)} (US Central) are spent; waiting until {_minute(resume_at(now))}"
-        return Fault(Nature.QUOTA, DAILY, message, api, executed=False)
+        but = f", but for the {self._kept} that are kept for urgent changes" if self._kept and not urgent else ""
+        spent = f"the {self._limit} calls allowed on {quota_day(now)} (US Central) are spent{but}"
+        return Fault(Nature.QUOTA, DAILY, f"{spent}; waiting until {_minute(resume_at(now))}", api, executed=False)
 
 
 class Pauses:
@@ -107,12 +123,11 @@ class Pauses:
     def ended_by(self, api: Api, urgent: bool) -> list[Pause]:
         """What is over when a call to `api` passes that was checked just now.
 
-        An urgent one says nothing of the reserve, which is not kept from it. Our share of the day is one for both APIs.
+        An urgent one says nothing of what is not kept from it. Our share of the day is one for both APIs.
         """
         ours = (api, DAILY) in self._ends
-        return [
-            (paused, code) for paused, code in self._ends if (ours if code == DAILY else paused == api and not (urgent and code == RESERVE))
-        ]
+        of_this = [(paused, code) for paused, code in self._ends if (ours if code == DAILY else paused == api)]
+        return [pause for pause in of_this if not (urgent and pause[1] in (DAILY, RESERVE))]
 
     def end(self, pauses: list[Pause]) -> None:
         """A call has passed, and these are over, unless Marketo has spoken again meanwhile."""
@@ -193,11 +208,11 @@ class Subscription:
 class Allowance:
     """All that one day has for an instance."""
 
-    def __init__(self, instance: str, limits: Limits, clock: Clock, ledger: CallLedger) -> None:
+    def __init__(self, instance: str, limits: Limits, clock: Clock, ledger: CallLedger, kept: int) -> None:
         self._clock = clock
         self.pauses = Pauses(instance, clock)
         self.subscription = Subscription(limits, clock)
-        self.quota = Quota(limits.daily_calls, clock, ledger)
+        self.quota = Quota(limits.daily_calls, kept, clock, ledger)
 
     def check(self, api: Api, urgent: bool) -> None:
         """Raises Fault(QUOTA) when it is known that no call may be made now."""
@@ -213,7 +228,7 @@ class Allowance:
         self.check(api, urgent)
         ended = self.pauses.ended_by(api, urgent)  # before any waiting: others may be refused meanwhile
         try:
-            await self.quota.take(api)
+            await self.quota.take(api, urgent)
         except Fault as fault:
             self._begin_for_all(fault.code)
             raise
@@ -224,7 +239,7 @@ class Allowance:
     def _begin_for_all(self, code: str) -> None:
         """Our share of the day is spent, for both APIs; but one may have calls left of those that it had reserved."""
         for api in APIS:
-            if not self.quota.unused(api, quota_day(self._clock.now())):
+            if not self.quota.unused_by_all(api, quota_day(self._clock.now())):
                 self.pauses.begin(api, code)
 
 

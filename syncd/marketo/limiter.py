@@ -105,10 +105,10 @@ class Limiter:
     that every call must pass, so a place kept free could only serve a call from further back in that queue. The other way
     round, permits of the pace would gather behind a slow server and then leave all at once. The quota comes last, because a
     call is charged to the day that it is sent on, and waiting may pass midnight; but what is known to be spent is refused before
-    any waiting too.
+    any waiting too. Of our share of the day `kept` calls are for urgent ones alone.
     """
 
-    def __init__(self, instance: str, limits: Limits, clock: Clock, ledger: CallLedger, observe: Observe) -> None:
+    def __init__(self, instance: str, limits: Limits, clock: Clock, ledger: CallLedger, observe: Observe, kept: int = 0) -> None:
         burst = max(1, min(BURST, limits.calls_per_20s // 2))
         # A leaky bucket lets `burst + rate x 20 s` calls through, hence the rate. It starts full, since a run that ended a
         # moment ago may have used up its own burst; so the sum holds across any number of restarts.
@@ -122,7 +122,7 @@ class Limiter:
         self._places = Places(limits.concurrency, lambda size: self._brake("concurrency").allowed(size, clock.now()))
         self._queue = asyncio.Lock()
         self._window = Window(limits.calls_per_20s, clock, lambda size: self._brake("pace").allowed(size, clock.now()))
-        self._allowance = Allowance(instance, limits, clock, ledger)
+        self._allowance = Allowance(instance, limits, clock, ledger, kept)
         self.concurrency = limits.concurrency
         observe.brake(instance, "pace", lambda: self.share("pace"))
         observe.brake(instance, "concurrency", lambda: self.share("concurrency"))

@@ -46,7 +46,8 @@ async def open_wire(
 
     `may_call` is asked as the last thing before each call goes out, however long that had to wait for its turn.
     """
-    limiter = Limiter(instance.name, instance.limits, clock, ledger, observe)
+    kept = instance.limits.urgent_calls if instance.pushes else 0  # without pushes nothing is urgent
+    limiter = Limiter(instance.name, instance.limits, clock, ledger, observe, kept)
     try:
         async with Session(instance.name, instance.network, limiter, clock, observe, may_call) as session:
             soap = SoapApi(session, instance.soap, clock) if instance.soap else None

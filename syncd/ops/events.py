@@ -178,6 +178,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "batch_settled": ("A call of Sync Leads was answered, and written", ""),
     "batch_refused": ("It was not taken; it goes again", ""),
     "batch_taken_back": ("Nothing was sent, as the database did not confirm", NOTHING),
+    "batch_given_up": ("It is not to be sent as it was packed", "nothing: its changes are packed anew"),
     "batch_unconfirmed": ("No answer told what became of it", "nothing: its changes are sent again after ten minutes"),
     "batch_absent": ("Nobody told what became of it", "nothing: its changes are sent again"),
     "batch_not_written": ("What Marketo said could not be written", "nothing: it counts as unconfirmed, and goes again after ten minutes"),

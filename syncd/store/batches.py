@@ -117,6 +117,13 @@ UPDATE syncd.outbox SET state = 'pending', sync_batch_id = NULL, ordinal = NULL,
 """
 DROP_RECORDS = "DELETE FROM syncd.sync_record WHERE batch_id = $1"
 OF_REMOVED_PUSHES = "SELECT id FROM syncd.sync_batch WHERE instance = $1 AND state = 'open' AND push <> ALL ($2::text[])"
+# Open batches are few, and found by `sync_batch_live`; their records, 300 at most each, by the primary key.
+WITH_FIELDS = """
+SELECT id FROM syncd.sync_batch b
+ WHERE instance = $1 AND state = 'open'
+   AND EXISTS (SELECT FROM syncd.sync_record r WHERE r.batch_id = b.id AND r.record::jsonb ?| $2::text[])
+ ORDER BY id
+"""
 DELETE_OPEN = "DELETE FROM syncd.sync_batch WHERE id = $1 AND state = 'open' RETURNING id"
 
 
@@ -213,6 +220,7 @@ async def settle(
         "unverified": count["unverified"],
         "retried": count["pending"] + count["file"],
     }
+    await chunks.lock(connection, batch.id)
     if await connection.fetchval(TO_SETTLED, batch.id, now, request_id, *counts.values()) is None:
         return None
     await ensure_partition(connection, now.date())
@@ -224,6 +232,7 @@ async def settle(
 
 async def to_refused(connection: Connection, batch_id: int, message: str, now: datetime) -> int | None:
     """submitting → refused: known not executed; its changes are pending again."""
+    await chunks.lock(connection, batch_id)
     moved = await connection.fetchval(TO_REFUSED, batch_id, now, message)
     if moved is not None:
         await _let_go(connection, batch_id, "{}", 0, message)
@@ -242,6 +251,7 @@ async def orphaned(connection: Connection, instance: str) -> list[int]:
 
 async def to_absent(connection: Connection, batch_id: int, message: str, now: datetime) -> int | None:
     """unconfirmed → absent: whatever became of it, it is over; its changes are pending again."""
+    await chunks.lock(connection, batch_id)
     moved = await connection.fetchval(TO_ABSENT, batch_id, now, message)
     if moved is not None:
         await _let_go(connection, batch_id, "{}", 1, message)
@@ -250,6 +260,7 @@ async def to_absent(connection: Connection, batch_id: int, message: str, now: da
 
 async def undo(connection: Connection, batch_id: int, reason: str) -> int | None:
     """An open batch is given up, and its changes are pending again."""
+    await chunks.lock(connection, batch_id)
     moved = await connection.fetchval(DELETE_OPEN, batch_id)
     if moved is not None:
         await _let_go(connection, batch_id, "{}", 0, reason)
@@ -265,3 +276,8 @@ async def _let_go(connection: Connection, batch_id: int, verdicts: str, attempt:
 async def of_removed_pushes(connection: Connection, instance: str, pushes: Sequence[str]) -> list[int]:
     """Open batches of pushes that the configuration no longer names."""
     return [row["id"] for row in await connection.fetch(OF_REMOVED_PUSHES, instance, list(pushes))]
+
+
+async def with_fields(connection: Connection, instance: str, names: Sequence[str]) -> list[int]:
+    """Open batches that have a record with one of these fields."""
+    return [row["id"] for row in await connection.fetch(WITH_FIELDS, instance, list(names))]

@@ -150,6 +150,13 @@ CHANGES_PENDING = """
 UPDATE syncd.outbox SET state = 'pending', chunk_id = NULL, ordinal = NULL, attempt = attempt + 1, reason = $2
  WHERE chunk_id = $1 AND state = 'in_chunk'
 """
+LOCK_WITHDRAWN = """
+SELECT count(*) FROM (
+    SELECT FROM syncd.key_claim k
+     WHERE k.instance = $1 AND k.lookup_field = $2 AND k.key_norm = ANY ($3::text[])
+       AND EXISTS (SELECT FROM syncd.chunk c WHERE c.id = k.chunk_id AND c.state = 'open')
+     ORDER BY k.key_norm FOR UPDATE) AS locked
+"""
 # The rows of some keys leave the open chunks that have them; what else of the keys waited for those chunks need not any more.
 WITHDRAW = """
 WITH claim AS (
@@ -192,6 +199,7 @@ async def old_open(connection: Connection, instance: str, push: str, opened_befo
 
 async def withdraw(connection: Connection, instance: str, lookup_field: str, keys: Sequence[str], now: datetime) -> None:
     """in_chunk → pending, for the rows of some keys in chunks that are open still; an empty chunk is dissolved."""
+    await connection.execute(LOCK_WITHDRAWN, instance, lookup_field, list(keys))
     for row in await connection.fetch(WITHDRAW, instance, lookup_field, list(keys)):
         if row["empty"] is not None:
             await connection.fetchval(TO_DISSOLVED, [row["empty"]], now)
@@ -199,6 +207,7 @@ async def withdraw(connection: Connection, instance: str, lookup_field: str, key
 
 async def take_out(connection: Connection, chunk_ids: Sequence[int], now: datetime) -> list[int]:
     """open → dissolved, for chunks that cost less as sync batches: their changes, whose ids are returned, are pending for the moment."""
+    await lock(connection, *chunk_ids)
     gone = [row["id"] for row in await connection.fetch(TO_DISSOLVED, list(chunk_ids), now)]
     changes = [row["id"] for row in await connection.fetch(TAKEN_OUT, gone)]
     await let_go(connection, *gone)
@@ -281,7 +290,7 @@ async def to_split(connection: Connection, chunk_id: int, ordinals: Sequence[int
     """in_job → split: the rows `ordinals` become two sealed chunks (one row: one) that keep their claims; the others have ended."""
     if await connection.fetchval(TO_SPLIT, chunk_id, now) is None:
         return []
-    await connection.execute(LOCK_KEYS, [chunk_id])
+    await lock(connection, chunk_id)
     middle = len(ordinals) // 2
     parts = []
     for part in filter(None, (ordinals[:middle], ordinals[middle:])):
@@ -297,6 +306,7 @@ async def to_split(connection: Connection, chunk_id: int, ordinals: Sequence[int
 
 async def dissolve(connection: Connection, chunk_id: int, reason: str, now: datetime) -> int | None:
     """open | sealed → dissolved: its changes are pending again."""
+    await lock(connection, chunk_id)
     moved = await connection.fetchval(TO_DISSOLVED, [chunk_id], now)
     if moved is not None:
         await connection.execute(CHANGES_PENDING, chunk_id, reason)
@@ -304,14 +314,21 @@ async def dissolve(connection: Connection, chunk_id: int, reason: str, now: date
     return moved  # type: ignore[no-any-return]
 
 
+async def lock(connection: Connection, *chunk_ids: int) -> None:
+    """The first locks of whatever ends chunks, or sync batches: the calls that have passed chunks, then the keys, each in their order.
+
+    Claims lock keys, and after them the open chunks and the open batch, which therefore are not to be moved before this.
+    """
+    await connection.execute(LOCK_PASSING)
+    await connection.execute(LOCK_KEYS, chunk_ids)
+
+
 async def let_go(connection: Connection, *chunk_ids: int) -> None:
     """The keys of chunks, or of sync batches, are free again, and what waits for these can be claimed; their rows are dropped.
 
     What has passed them goes once more. Where a call that did has no answer yet, its batch takes the key over, until it ends.
     """
-    # A batch that is being settled locks its keys after itself: so do we, or the two could wait for each other.
-    await connection.execute(LOCK_PASSING)
-    await connection.execute(LOCK_KEYS, chunk_ids)
+    await lock(connection, *chunk_ids)
     if await connection.fetchval(HAS_PASSED):
         await connection.execute(LOCK_PASSING)  # those that have come to pass until the keys were locked
         await connection.execute(TO_PASSING, chunk_ids)

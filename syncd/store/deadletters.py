@@ -62,7 +62,8 @@ SELECT c.id, c.push, c.key, c.fields::text AS fields, c.state, c.reason, c.creat
  WHERE c.instance = $1 AND c.id = $2
 """
 # Locked first, and looked at again once the lock is had: of two that retry a failure one finds it retried. Of what later changes have
-# set, a claim leaves out what comes to be settled after this. As in store/outbox.py, a retry has the place of what it retries.
+# set, a claim leaves out what comes to be settled after this. As in store/outbox.py, a retry has the place of what it retries, and what
+# Marketo had already (noop) counts as set.
 RETRY = """
 WITH picked AS MATERIALIZED (
     SELECT h.id, h.push, h.key, h.key_norm, h.fields, h.state, h.created_at, h.settled_at, coalesce(h.retry_of, h.id) AS place,
@@ -84,9 +85,11 @@ WITH picked AS MATERIALIZED (
              LEFT JOIN syncd.sync_batch b ON b.id = h.sync_batch_id
             CROSS JOIN LATERAL unnest(coalesce(h.erased, ARRAY(SELECT jsonb_object_keys(h.fields)))) AS f (name)
             WHERE h.instance = $1 AND h.key_norm = p.key_norm AND h.id > p.place AND coalesce(h.retry_of, h.id) > p.place
-              AND (coalesce(c.lookup_field, b.lookup_field) = p.lookup_field
-                   OR b.lookup_field = 'id' AND ($9::jsonb ->> h.push) = p.lookup_field)
-              AND h.state IN ('applied', 'warned', 'unverified') AND h.settled_at >= p.created_at - interval '1 day'
+              AND (h.state IN ('applied', 'warned', 'unverified')
+                   AND (coalesce(c.lookup_field, b.lookup_field) = p.lookup_field
+                        OR b.lookup_field = 'id' AND ($9::jsonb ->> h.push) = p.lookup_field)
+                   OR h.state = 'noop' AND ($9::jsonb ->> h.push) = p.lookup_field)
+              AND h.settled_at >= p.created_at - interval '1 day'
               AND p.fields ? f.name AND f.name <> p.lookup_field) later
 ), made AS (
     INSERT INTO syncd.outbox (instance, push, key, fields, retry_of)

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from syncd.core.settings import Mend
 from syncd.simulator import Fault
@@ -140,6 +141,37 @@ async def test_a_sealed_chunk_dissolves_as_well(house: Build) -> None:
     later(home)
     await home.run(10)
     assert await home.states() == {"parked": 1}
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+async def test_an_open_sync_batch_gives_its_changes_back_as_well(house: Build, urgent: bool) -> None:
+    home = await house(pushes=[NOW], checked=True)
+    home.simulator.script("sync_leads", Fault.REST_606, 3)  # what comes back from the third waits for some seconds
+    lacking, other = '{"title": null, "leadScore": 1}', '{"notes": null}'
+    ids = [
+        await home.pool.fetchval("SELECT syncd.enqueue('acme', 'contacts', $1, $2, priority => $3)", key, fields, priority)
+        for priority in ["urgent" if urgent else "normal"]
+        for key, fields in (("a@example.com", lacking), ("b@example.com", other), ("c@example.com", lacking))
+    ]
+    await home.run(60, lambda: three_refused_batches_are_followed_by_an_open_one(home))
+    home.simulator.remove_field("title")
+    assert home.dictionaries is not None
+    await home.dictionaries.refresh()
+    with capture_logs() as logs:
+        await home.run(60, lambda: settled(home, ids[1]))
+    assert await home.states() == {"parked": 2, "applied": 1}
+    assert (await home.fate(ids[0]))[1] == "the field title has vanished from Marketo: it goes when the field is back"
+    assert [each["event"] for each in logs if each["log_level"] == "warning"] == ["batch_given_up", "changes_parked"]
+    assert home.simulator.report().sync_skipped == {}
+    home.simulator.add_field(TITLE)
+    later(home)
+    await home.run(60, home.all_ended)
+    assert await home.states() == {"applied": 3}
+
+
+async def three_refused_batches_are_followed_by_an_open_one(home: House) -> bool:
+    states = await home.pool.fetchval("SELECT array_agg(state ORDER BY id) FROM syncd.sync_batch")
+    return bool(states == [*["refused"] * 3, "open"])
 
 
 ECHOED = ("firstName", "lastName", "leadScore", "unsubscribed", "lastWebinarAt")

@@ -384,3 +384,30 @@ async def test_without_a_number_nothing_is_kept() -> None:
     limiter = limiter_of(AMPLE, ManualClock(NOON))
     limiter.learn(limiter.mark(0), 10**9)
     await call(limiter)
+
+
+async def test_of_our_own_day_the_last_calls_are_for_urgent_ones_alone() -> None:
+    clock, ledger, observed = ManualClock(NOON), MemoryLedger(), Observed()
+    limiter = Limiter("acme", Limits(calls_per_20s=100_000, daily_calls=1_000), clock, ledger, observed, kept=15)
+    assert await ledger.reserve("soap", date(2026, 3, 2), 983, 983) == 983
+    with capture_logs() as logs:
+        await call(limiter, urgent=True)
+        await call(limiter)
+        assert "are spent, but for the 15 that are kept for urgent changes; waiting until 2026-03-03T06:00" in str(await refused(limiter))
+        for api in ("rest", "soap"):
+            await call(limiter, api, urgent=True)
+            await refused(limiter, api)
+        for _ in range(13):
+            await call(limiter, urgent=True)
+        assert "but for" not in str(await refused(limiter, urgent=True))
+        assert ledger.calls == {date(2026, 3, 2): 1_000}
+        assert gauges(observed) == {"rest": True, "soap": True}
+        clock.advance((MIDNIGHT - NOON).total_seconds())
+        await call(limiter, urgent=True)
+        await call(limiter)
+    assert logs == [*paused("daily_calls", "rest", "soap"), *resumed("rest", "soap")]
+
+
+@pytest.mark.parametrize(("daily", "reserve", "kept"), [(30_000, 1_000, 1_000), (5_000, 1_000, 500), (100, 9, 9), (100, 0, 0), (0, 9, 0)])
+def test_however_few_calls_we_have_a_tenth_at_most_is_kept(daily: int, reserve: int, kept: int) -> None:
+    assert Limits(daily_calls=daily, urgent_reserve=reserve).urgent_calls == kept

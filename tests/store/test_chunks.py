@@ -180,7 +180,12 @@ async def test_keys_are_found_by_their_index_whatever_is_known_of_the_tables(poo
     await pool.execute("INSERT INTO syncd.key_claim SELECT 'acme', 'email', 'k' || n, 1 FROM generate_series(1, 20000) n")
     if analyzed:
         await pool.execute("ANALYZE syncd.chunk_row, syncd.key_claim")
-    for query, arguments in ((chunks.LOCK_KEYS, [[1]]), (chunks.RELEASE_KEYS, [[1]]), (chunks.MOVE_CLAIMS, [1, 2, [3]])):
+    for query, arguments in (
+        (chunks.LOCK_KEYS, [[1]]),
+        (chunks.LOCK_WITHDRAWN, ["acme", "email", ["k1", "k2"]]),
+        (chunks.RELEASE_KEYS, [[1]]),
+        (chunks.MOVE_CLAIMS, [1, 2, [3]]),
+    ):
         plan = "\n".join(row[0] for row in await pool.fetch("EXPLAIN " + query, *arguments))
         assert "key_claim_by_chunk" in plan or "key_claim_pkey" in plan
         assert "Seq Scan" not in plan
