@@ -94,11 +94,12 @@ class Packer:
         """Seal the open chunks that are old enough, but for those whose rows cost less by Sync Leads."""
         worked = 0
         async with self._lease.transaction() as connection:
+            by_file: list[int] = []
             rare: list[int] = []
             rows = 0
             for chunk in await chunks.old_open(connection, self.instance, push.name, now - push.flush_after):
                 if not may_go_by_sync(push.list_id, chunk.columns, chunk.row_count, chunk.byte_count, chunk.by_file):
-                    worked += await chunks.seal(connection, chunk.id, now) is not None
+                    by_file.append(chunk.id)
                 elif rows + chunk.row_count <= CLAIM:
                     rare.append(chunk.id)
                     rows += chunk.row_count
@@ -110,6 +111,8 @@ class Packer:
                 packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, (), target, seen.open_batch)
                 await outbox.claim(connection, self.instance, push, packing, now)
                 worked += rows
+            for chunk_id in by_file:  # last: others lock keys, as was done above, before they lock chunks
+                worked += await chunks.seal(connection, chunk_id, now) is not None
         return worked
 
     async def _claim(self, push: Push, now: datetime) -> int:

@@ -157,6 +157,14 @@ SELECT count(*) FROM (
        AND EXISTS (SELECT FROM syncd.chunk c WHERE c.id = k.chunk_id AND c.state = 'open')
      ORDER BY k.key_norm FOR UPDATE) AS locked
 """
+# A chunk that is being sealed is not to lose a row that its hash was made of.
+LOCK_WITHDRAWN_FROM = """
+SELECT count(*) FROM (
+    SELECT FROM syncd.chunk c
+     WHERE c.state = 'open' AND c.id = ANY (ARRAY(
+           SELECT k.chunk_id FROM syncd.key_claim k WHERE k.instance = $1 AND k.lookup_field = $2 AND k.key_norm = ANY ($3::text[])))
+     ORDER BY c.id FOR UPDATE) AS locked
+"""
 # The rows of some keys leave the open chunks that have them; what else of the keys waited for those chunks need not any more.
 WITHDRAW = """
 WITH claim AS (
@@ -199,7 +207,8 @@ async def old_open(connection: Connection, instance: str, push: str, opened_befo
 
 async def withdraw(connection: Connection, instance: str, lookup_field: str, keys: Sequence[str], now: datetime) -> None:
     """in_chunk → pending, for the rows of some keys in chunks that are open still; an empty chunk is dissolved."""
-    await connection.execute(LOCK_WITHDRAWN, instance, lookup_field, list(keys))
+    for statement in (LOCK_WITHDRAWN, LOCK_WITHDRAWN_FROM):
+        await connection.execute(statement, instance, lookup_field, list(keys))
     for row in await connection.fetch(WITHDRAW, instance, lookup_field, list(keys)):
         if row["empty"] is not None:
             await connection.fetchval(TO_DISSOLVED, [row["empty"]], now)

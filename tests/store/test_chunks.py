@@ -1,5 +1,6 @@
 """Chunks: a sealed one renders to the same bytes for ever, and its keys are claimed until it is done."""
 
+import asyncio
 from datetime import timedelta
 from hashlib import sha256
 
@@ -17,10 +18,12 @@ from tests.store.outgoing import (
     next_chunk,
     seal_all,
     settle,
+    started,
     states,
     submit,
     table,
     under_way,
+    until_blocked,
     with_fields,
 )
 
@@ -206,3 +209,23 @@ async def test_chunks_of_pushes_that_the_configuration_lost_are_found(pool: Pool
     async with lease.transaction() as connection:
         (found,) = await chunks.of_removed_pushes(connection, "acme", ["contacts"])
     assert await pool.fetchval("SELECT push FROM syncd.chunk WHERE id = $1", found) == "gone"
+
+
+async def test_a_chunk_that_is_being_sealed_loses_no_row_to_an_urgent_change(pool: Pool, lease: Lease) -> None:
+    """What is withdrawn waits for the seal, and then finds nothing that is open."""
+    await enqueue(pool, "a@x", f=1)
+    await enqueue(pool, "b@x", f=1)
+    await claim(lease)
+
+    async def withdraw() -> None:
+        async with lease.transaction() as connection:
+            await chunks.withdraw(connection, "acme", "email", ["a@x"], NOW)
+
+    async with lease.transaction() as connection:
+        await chunks.seal(connection, 1, NOW)
+        withdrawing = started(withdraw())
+        await until_blocked(pool, withdrawing)
+    await asyncio.wait_for(withdrawing, 10)
+    chunk = await chunks.get(pool, 1)
+    assert sha256(await chunks.render(pool, 1)).digest() == chunk.sha256
+    assert (chunk.row_count, await states(pool)) == (2, {1: "in_chunk", 2: "in_chunk"})
