@@ -19,13 +19,12 @@ from syncd.marketo.allowance import BLOCK
 from syncd.store.attaching import Attached
 from syncd.store.jobs import JobStatus
 from syncd.store.pauses import Choice, Pause
+from syncd.store.pull_status import BackfillStatus, PullStatus
 from syncd.store.status import (
-    BackfillStatus,
     BytesStatus,
     CensusStatus,
     ExportStatus,
     InstanceStatus,
-    PullStatus,
     PushStatus,
     VerificationStatus,
 )
