@@ -16,13 +16,14 @@ from rich.progress import Progress as Bar
 from syncd.cli.asking import wanted
 from syncd.cli.failures import FAILED, USAGE, Refused
 from syncd.cli.opening import open_pool, running_dsn
-from syncd.cli.render import ALIVE, moment, printable, span
+from syncd.cli.render import ALIVE, printable
 from syncd.config import values
 from syncd.core import drift
 from syncd.core.cost import Cost, cost
 from syncd.core.price import by_extract, by_id, by_ids, bytes_per_lead
 from syncd.core.settings import Database, Instance, Keys, Limits, Pull, SmartList, StaticList
 from syncd.core.windows import plan
+from syncd.core.words import moment, span
 from syncd.flows.plan import KEYS_PER_CALL
 from syncd.store import backfills, fields, leases, pull_status, pulls, routes
 from syncd.store.backfills import Progress

@@ -291,6 +291,7 @@ def show_lead(
     from syncd.cli import lead as work
     from syncd.cli import render
     from syncd.cli.choosing import instance_of
+    from syncd.cli.render_lead import stories_of
 
     settings = _load(config)
     chosen = instance_of(settings, instance)
@@ -298,7 +299,7 @@ def show_lead(
     if as_json:
         print(work.as_json(stories))  # noqa: T201 - this is the output
     else:
-        render.show(render.stories_of(stories))
+        render.show(stories_of(stories))
     return 0
 
 

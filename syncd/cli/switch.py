@@ -11,7 +11,6 @@ import yaml
 
 from syncd.cli.failures import Refused
 from syncd.cli.opening import open_database
-from syncd.cli.render import moment
 from syncd.config import values
 from syncd.core import drift
 from syncd.core.clock import Clock
@@ -19,6 +18,7 @@ from syncd.core.drift import Column, KnownField
 from syncd.core.faults import Fault
 from syncd.core.mirror import Vocabulary
 from syncd.core.settings import Database, Instance, Keys, Pull, SmartList, Source, StaticList, UpdatedSince
+from syncd.core.words import moment
 from syncd.marketo.describe import describe
 from syncd.marketo.wire import open_wire
 from syncd.ops.metrics import Metrics
