@@ -17,7 +17,7 @@ from syncd.flows.exporting import CENSUS, KEPT_FOR, POLL, UNKNOWN_JOB, Exporting
 from syncd.flows.loop import SECOND, Idle, Outcome, Worked, shielded
 from syncd.flows.plan import LOOK_EVERY, Planner, running
 from syncd.flows.reading import asked_fields
-from syncd.store import cursors, exports, planning, pulls, routes
+from syncd.store import cursors, export_figures, exports, planning, pulls, routes
 from syncd.store.cursors import ExtractWindow
 from syncd.store.exports import Export
 from syncd.store.leases import Connection
@@ -132,7 +132,7 @@ class ExportStarter:
         if await self._shared.room(pool, self.instance, jobs) <= 0:
             return Idle(now + LOOK_EVERY)
         window = windows[0]
-        tries = await exports.tries(pool, window.id)
+        tries = await export_figures.tries(pool, window.id)
         if tries.in_vain >= MOST_FAILURES and tries.last_at is not None and tries.last_at + SLOW_RETRY > now and shares(window) is None:
             return await self._block(window.id, f"{tries.in_vain} exports of one window came to nothing; ask Marketo's support", now)
         return await self._ask(window, jobs, now)
@@ -141,7 +141,7 @@ class ExportStarter:
         """Ask for a part of the window that nobody has asked for; first share it, when the day has not bytes enough for it."""
         live = [job for job in jobs if job.window_id == window.id]
         wanted = self._filter(window)
-        seen = await exports.seen(self._lease.pool, self.instance, self._of, wanted, window.ids_only)
+        seen = await export_figures.seen(self._lease.pool, self.instance, self._of, wanted, window.ids_only)
         learned = self._learned = extract.learn(seen)
         if learned is None and not live and any(job.pull == self._of for job in jobs):
             return Idle(now + LOOK_EVERY)  # the first one tells how much to ask for

@@ -7,7 +7,7 @@ from typing import Any
 
 from syncd.core.quota import day_began, quota_day
 from syncd.core.settings import Limits
-from syncd.store import attaching, exports, holding, jobs, pauses, pull_status, verifying
+from syncd.store import attaching, export_figures, holding, jobs, pauses, pull_status, verifying
 from syncd.store.attaching import Attached
 from syncd.store.holding import Hold
 from syncd.store.jobs import JobStatus
@@ -209,7 +209,7 @@ async def _verification(pool: Pool, instance: str) -> VerificationStatus | None:
 
 
 async def _extract_bytes(pool: Pool, instance: str, now: datetime, limits: Limits | None) -> BytesStatus:
-    completed, under_way = await exports.spent(pool, instance, day_began(now)), await exports.promised(pool, instance)
+    completed, under_way = await export_figures.spent(pool, instance, day_began(now)), await export_figures.promised(pool, instance)
     allowed = limits.export_daily_bytes if limits else None
     return BytesStatus(completed, under_way, allowed, None if allowed is None else max(0, allowed - completed - under_way))
 
