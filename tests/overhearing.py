@@ -14,7 +14,7 @@ from typing import Any
 
 from structlog._base import BoundLoggerBase
 
-from syncd.cli import commands
+from syncd.cli import shared
 from syncd.ops import http
 from syncd.page import render
 from syncd.simulator import Credentials
@@ -75,13 +75,13 @@ def listen() -> None:
     logging.Logger.callHandlers = record  # type: ignore[method-assign]
     for what, module, name in (("/metrics", http, "generate_latest"), ("a page", render, "document"), ("a page", render, "main")):
         setattr(module, name, _heard(what, getattr(module, name)))
-    complain = commands._complain
+    complain = shared.complain
 
     def complained(text: str) -> None:
         hear("a command's error", text)
         complain(text)
 
-    commands._complain = complained
+    shared.complain = complained
 
 
 def _heard(what: str, made: Callable[..., Any]) -> Callable[..., Any]:

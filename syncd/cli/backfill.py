@@ -16,15 +16,16 @@ from rich.progress import Progress as Bar
 from syncd.cli.asking import wanted
 from syncd.cli.failures import FAILED, USAGE, Refused
 from syncd.cli.opening import open_pool, running_dsn
-from syncd.cli.render import ALIVE, moment, printable, span
+from syncd.cli.render import ALIVE, printable
 from syncd.config import values
 from syncd.core import drift
 from syncd.core.cost import Cost, cost
 from syncd.core.price import by_extract, by_id, by_ids, bytes_per_lead
 from syncd.core.settings import Database, Instance, Keys, Limits, Pull, SmartList, StaticList
 from syncd.core.windows import plan
+from syncd.core.words import moment, span
 from syncd.flows.plan import KEYS_PER_CALL
-from syncd.store import backfills, fields, leases, pulls, routes, status
+from syncd.store import backfills, fields, leases, pull_status, pulls, routes
 from syncd.store.backfills import Progress
 from syncd.store.leases import Pool
 
@@ -61,14 +62,14 @@ def since_of(pull: Pull, text: str, now: datetime) -> datetime:
 async def propose(database: Database, instance: Instance, pull: Pull, since: datetime | None) -> Proposal:
     """What pulling once more would cost. Raises Refused, DatabaseUnavailable, SchemaMismatch."""
     async with open_pool(database, "syncd backfill") as pool:
-        if await status.pull(pool, instance.name, pull.name) is None:
+        if await pull_status.one(pool, instance.name, pull.name) is None:
             raise Refused(f"syncd backfill: no daemon has begun the pull {pull.name} yet; start syncd run with this configuration")
         until = (await pulls.state(pool, instance.name, pull.name)).planned_until
         windows = _windows(pull, since, until)
         known = await backfills.known_leads(pool, instance.name, pull.name)
         price = await _price(pool, instance, pull, known, windows)
         asked = since or pull.since
-        there = await status.unfinished_backfills(pool, instance.name, pull.name)
+        there = await pull_status.unfinished_backfills(pool, instance.name, pull.name)
         covering = (each.id for each in there if each.since is None or (asked is not None and each.since <= asked))
         return Proposal(price, windows, next(covering, None))
 
@@ -183,7 +184,7 @@ async def _watch(pool: Pool, instance: str, backfill: int) -> int:
             looks.append((time.monotonic(), progress.leads))
             show(progress, rate_of(looks))
             await asyncio.sleep(LOOK_EVERY)
-    if await status.was_abandoned(pool, backfill):
+    if await backfills.was_abandoned(pool, backfill):
         say("broken off, as the pull asks for something else now; see syncd status")
         return FAILED
     say(f"finished: {_many(progress.leads, 'lead')} in {_many(progress.windows, 'window')}" if progress else "finished")

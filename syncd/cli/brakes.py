@@ -7,9 +7,10 @@ from datetime import datetime
 from syncd.cli.choosing import pull_of, push_of
 from syncd.cli.failures import USAGE, Refused
 from syncd.cli.opening import open_pool
-from syncd.cli.render import choice_of, moment, pause_of, printable
+from syncd.cli.render import choice_of, pause_of, printable
 from syncd.config import values
 from syncd.core.settings import Database, Instance
+from syncd.core.words import moment
 from syncd.store import pauses
 from syncd.store.pauses import Choice, Pause, Standing
 

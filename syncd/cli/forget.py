@@ -15,10 +15,10 @@ import structlog
 
 from syncd.cli.failures import USAGE, Refused
 from syncd.cli.opening import open_pool
-from syncd.cli.render import moment
 from syncd.core.clock import Clock
 from syncd.core.forget import EMAIL, ID, Key, Person, normal
 from syncd.core.settings import Database, Instance
+from syncd.core.words import moment
 from syncd.flows.forget import Forgetter
 from syncd.marketo.deleting import LeadDeletion
 from syncd.marketo.wire import open_wire

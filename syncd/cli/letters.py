@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
-from syncd.cli.commands import DEFAULT_CONFIG, Config, One, _complain, _finish, _load, app
+from syncd.cli.shared import DEFAULT_CONFIG, Config, One, Yes, complain, finish, load
 
 failures = typer.Typer(help="Changes that Marketo did not take: see, explain, export, retry.", no_args_is_help=True)
-app.add_typer(failures, name="failures")
 
 PushName = Annotated[str | None, typer.Option("--push", "-p", metavar="NAME", help="Only of this push.")]
 Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Only with this text or code in their reason, in any case.")]
@@ -42,10 +41,10 @@ def list_failures(
     from syncd.cli import render, showing
     from syncd.cli.choosing import instance_of
 
-    settings = _load(config)
+    settings = load(config)
     chosen = instance_of(settings, instance)
     selection = work.selection_of(push, reason, state, since, until, retried_too)
-    summary, found = _finish(work.read(settings.database, chosen, selection, limit))
+    summary, found = finish(work.read(settings.database, chosen, selection, limit))
     if as_json:
         print(showing.as_json(summary, found))  # noqa: T201 - this is the output
     else:
@@ -68,8 +67,8 @@ def show_failure(
     from syncd.cli import render, showing
     from syncd.cli.choosing import instance_of
 
-    settings = _load(config)
-    found = _finish(work.one(settings.database, instance_of(settings, instance), change))
+    settings = load(config)
+    found = finish(work.one(settings.database, instance_of(settings, instance), change))
     if as_json:
         print(showing.fate_as_json(found))  # noqa: T201 - this is the output
     else:
@@ -102,25 +101,23 @@ def export_failures(
     from syncd.cli import deadletters as work
     from syncd.cli.choosing import instance_of, push_of
 
-    settings = _load(config)
+    settings = load(config)
     chosen = instance_of(settings, instance)
     if push is not None:
         push_of(chosen, push)
     selection = work.selection_of(push, reason, state, since, until, retried_too)
-    done = _finish(work.export(settings.database, chosen, selection, limit, file))
+    done = finish(work.export(settings.database, chosen, selection, limit, file))
     where = f" to {file}" if file and done.changes else ""
-    _complain(f"{done.changes:,} failures exported{where}")  # stdout may be the file
+    complain(f"{done.changes:,} failures exported{where}")  # stdout may be the file
     if done.unlike_key:
         told = ", ".join(map(str, done.unlike_key[:20]))
-        _complain(
-            f"{len(done.unlike_key):,} of them set the lookup field otherwise than their key, and only the key is in the file: {told}"
-        )
+        complain(f"{len(done.unlike_key):,} of them set the lookup field otherwise than their key, and only the key is in the file: {told}")
     if done.too_deep:
         told = ", ".join(map(str, done.too_deep[:20]))
-        _complain(f"{len(done.too_deep):,} left out, as their values are nested too deep for a cell: {told}")
+        complain(f"{len(done.too_deep):,} left out, as their values are nested too deep for a cell: {told}")
     if done.erased:
         told = ", ".join(map(str, done.erased[:20]))
-        _complain(f"{len(done.erased):,} left out, as their values are no longer kept: {told}")
+        complain(f"{len(done.erased):,} left out, as their values are no longer kept: {told}")
     return 0
 
 
@@ -135,7 +132,7 @@ def retry_failures(
     since: Since = None,
     until: Until = None,
     limit: Limit = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Yes = False,
 ) -> int:
     """Send failures again as they are, each as a new change, once.
 
@@ -148,14 +145,14 @@ def retry_failures(
     from syncd.cli.asking import wanted
     from syncd.cli.choosing import instance_of, push_of
 
-    settings = _load(config)
+    settings = load(config)
     chosen = instance_of(settings, instance)
     if push is not None:
         push_of(chosen, push)
     asked = replace(work.selection_of(push, reason, state, since, until), ids=ids or None)
-    selection, summary, others = _finish(work.proposed(settings.database, chosen, asked))
+    selection, summary, others = finish(work.proposed(settings.database, chosen, asked))
     if others:
-        _complain(f"left alone: failures of pushes that the configuration no longer has ({', '.join(others)})")
+        complain(f"left alone: failures of pushes that the configuration no longer has ({', '.join(others)})")
     if not summary.changes:
         print("no failures to retry")  # noqa: T201 - this is the output
         return 0
@@ -165,6 +162,6 @@ def retry_failures(
     if not wanted("Send them again?", yes, "failures retry"):
         print("not retried")  # noqa: T201 - this is the output
         return 1
-    for line in work.retried_lines(_finish(work.retry(settings.database, chosen, selection, limit))):
+    for line in work.retried_lines(finish(work.retry(settings.database, chosen, selection, limit))):
         print(line)  # noqa: T201 - this is the output
     return 0

@@ -1,19 +1,19 @@
-"""The commands of those who operate syncd: brakes, and a look into Marketo's import queue."""
+"""The commands of those who operate syncd: brakes, and looks at how everything stands and into Marketo's import queue."""
 
+import contextlib
+import sys
 from functools import partial
 from typing import Annotated
 
 import typer
 
-from syncd.cli.commands import DEFAULT_CONFIG, Config, One, Only, _finish, _load, _wall_clock, app
+from syncd.cli.shared import DEFAULT_CONFIG, Config, One, Only, Yes, finish, load, wall_clock
 
 Way = Annotated[str | None, typer.Option("--direction", metavar="in|out", help="All pulls, or all pushes.")]
 OnePull = Annotated[str | None, typer.Option("--pull", metavar="NAME", help="Only this pull.")]
 OnePush = Annotated[str | None, typer.Option("--push", metavar="NAME", help="Only this push.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 
-@app.command()
 def pause(
     config: Config = DEFAULT_CONFIG,
     instance: One = None,
@@ -35,20 +35,19 @@ def pause(
     from syncd.cli.asking import wanted
     from syncd.cli.choosing import instance_of
 
-    settings = _load(config)
-    chosen_instance, now = instance_of(settings, instance), _wall_clock(None).now()
+    settings = load(config)
+    chosen_instance, now = instance_of(settings, instance), wall_clock(None).now()
     chosen, end = work.choice("pause", direction, pull, push), work.until_of(until, now)
     work.known(chosen_instance, chosen)
     print(work.proposal(chosen_instance, chosen, end))  # noqa: T201 - this is the output
     if not wanted("Pause it?", yes, "pause"):
         print("not paused")  # noqa: T201 - this is the output
         return 1
-    outcome = _finish(work.pause(settings.database, chosen_instance.name, chosen, end, now))
+    outcome = finish(work.pause(settings.database, chosen_instance.name, chosen, end, now))
     print(*work.paused_lines(chosen_instance.name, chosen, end, outcome), sep="\n")  # noqa: T201 - this is the output
     return 0
 
 
-@app.command()
 def resume(config: Config = DEFAULT_CONFIG, instance: One = None, direction: Way = None, pull: OnePull = None, push: OnePush = None) -> int:
     """Let go on what was paused with the same choice.
 
@@ -59,16 +58,15 @@ def resume(config: Config = DEFAULT_CONFIG, instance: One = None, direction: Way
     from syncd.cli import brakes as work
     from syncd.cli.choosing import instance_of
 
-    settings = _load(config)
+    settings = load(config)
     chosen_instance, chosen = instance_of(settings, instance), work.choice("resume", direction, pull, push)
-    outcome = _finish(work.resume(settings.database, chosen_instance.name, chosen))
+    outcome = finish(work.resume(settings.database, chosen_instance.name, chosen))
     if not outcome.found and not outcome.standing:
         work.known(chosen_instance, chosen)
     print(*work.resumed_lines(chosen_instance.name, chosen, outcome), sep="\n")  # noqa: T201 - this is the output
     return 0 if work.all_free(chosen, outcome) else 1
 
 
-@app.command()
 def jobs(
     config: Config = DEFAULT_CONFIG,
     instance: Only = None,
@@ -85,10 +83,10 @@ def jobs(
     from syncd.cli import render
     from syncd.cli.choosing import instance_of
 
-    settings = _load(config)
+    settings = load(config)
     chosen = (instance_of(settings, instance),) if instance else settings.instances
-    now = _wall_clock(None).now()
-    queues = _finish(work.read(settings, chosen, everything, now))
+    now = wall_clock(None).now()
+    queues = finish(work.read(settings, chosen, everything, now))
     if as_json:
         print(orjson.dumps(work.as_json(queues), option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode())  # noqa: T201 - the output
         return 0
@@ -97,7 +95,6 @@ def jobs(
     return 0
 
 
-@app.command()
 def discard(
     push: Annotated[str, typer.Option(metavar="NAME", help="The push whose changes are meant; also one that is not in the YAML.")],
     config: Config = DEFAULT_CONFIG,
@@ -120,11 +117,11 @@ def discard(
     from syncd.cli.asking import wanted
     from syncd.cli.choosing import instance_of, push_of
 
-    settings = _load(config)
+    settings = load(config)
     chosen_instance = instance_of(settings, instance)
     begin = partial(work.before_of, older_than, before)
-    begin(_wall_clock(None).now())  # a wrong time is told before anything else
-    chosen, found, ids = _finish(work.look(settings.database, chosen_instance.name, push, begin, key, held, plan))
+    begin(wall_clock(None).now())  # a wrong time is told before anything else
+    chosen, found, ids = finish(work.look(settings.database, chosen_instance.name, push, begin, key, held, plan))
     if not found.count and not found.carried:
         push_of(chosen_instance, push)
     print(*work.lines_of(push, found, ids), sep="\n")  # noqa: T201 - this is the output
@@ -133,12 +130,11 @@ def discard(
     if not wanted("Cancel them?", yes, "discard"):
         print("nothing cancelled")  # noqa: T201 - this is the output
         return 1
-    done, left = _finish(work.cancel(settings.database, chosen, found))
+    done, left = finish(work.cancel(settings.database, chosen, found))
     print(*work.done_lines(push, found, done, left), sep="\n")  # noqa: T201 - this is the output
     return 1 if left else 0
 
 
-@app.command()
 def release(
     push: Annotated[str, typer.Option(metavar="NAME", help="The push whose changes are meant.")],
     config: Config = DEFAULT_CONFIG,
@@ -157,16 +153,55 @@ def release(
     from syncd.cli.asking import wanted
     from syncd.cli.choosing import instance_of, push_of
 
-    settings = _load(config)
+    settings = load(config)
     chosen_instance = instance_of(settings, instance)
     released = push_of(chosen_instance, push)
-    found = _finish(work.look(settings.database, chosen_instance.name, push, plan, everything))
+    found = finish(work.look(settings.database, chosen_instance.name, push, plan, everything))
     print(*work.lines_of(push, found), sep="\n")  # noqa: T201 - this is the output
     if not found.anything:
         return 0
     if not wanted("Let them go?", yes, "release"):
         print("nothing released")  # noqa: T201 - this is the output
         return 1
-    done = _finish(work.release(settings.database, chosen_instance.name, released, found))
+    done = finish(work.release(settings.database, chosen_instance.name, released, found))
     print(*work.done_lines(push, found, done), sep="\n")  # noqa: T201 - this is the output
     return 1 if done.left else 0
+
+
+def status(
+    config: Config = DEFAULT_CONFIG,
+    instance: Only = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with times in ISO 8601.")] = False,
+    watched: Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds, until Ctrl-C.")] = False,
+) -> int:
+    """Show what the status page shows: what needs a person, and how far everything is.
+
+    That is the daemon, pulls, pushes, exports and imports, failures by reason,
+    today's calls and bytes. It asks the database only: the daemon's pace and what
+    went wrong lately are on the page alone.
+    """
+    import orjson
+
+    from syncd.cli import render
+    from syncd.cli import standing as work
+    from syncd.cli.choosing import instance_of
+    from syncd.store.board import as_json as plain
+
+    if watched and (as_json or not sys.stdout.isatty()):
+        raise typer.BadParameter("goes without --json" if as_json else "needs a terminal", param_hint="--watch")
+    settings = load(config)
+    if instance:
+        instance_of(settings, instance)
+    clock = wall_clock(None)
+    if watched:
+        with contextlib.suppress(KeyboardInterrupt):
+            finish(work.watch(settings, instance, clock))
+        return 0
+    now = clock.now()
+    boards = finish(work.read(settings, now))
+    if as_json:
+        found = plain([each for each in boards if instance in (None, each.status.name)], now)
+        print(orjson.dumps(found, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode())  # noqa: T201 - the output
+    else:
+        render.show(work.shown(settings, instance, boards, now))
+    return 0

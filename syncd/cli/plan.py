@@ -10,13 +10,14 @@ from rich.table import Table
 
 from syncd.cli.failures import USAGE, Refused
 from syncd.cli.opening import open_pool
-from syncd.cli.render import moment, printable
+from syncd.cli.render import printable
 from syncd.core.drift import KnownField
 from syncd.core.mirror import Vocabulary
 from syncd.core.price import CALLS_OF_EXPORT, CALLS_OF_LOOK, Price, by_extract, by_ids, by_soap, bytes_per_lead, looks_of
 from syncd.core.route import Offers, route
 from syncd.core.settings import Database, Instance, Keys, Pull, UpdatedSince
 from syncd.core.windows import plan
+from syncd.core.words import moment
 from syncd.store import backfills, fields, routes
 
 SOURCES = {"soap": "soap", "extract": "bulk_extract", "extract of ids": "auto, reading by id", "ids": "activities"}

@@ -10,14 +10,13 @@ from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.status import Status
 from rich.table import Table
-from rich.text import Text
 
 from syncd.cli.failures import USAGE, Refused
 from syncd.cli.opening import open_pool
-from syncd.cli.render import NOTHING, moment, printable, span
+from syncd.cli.render import NOTHING, plain
 from syncd.core.dryrun import SampleRow
 from syncd.core.settings import Database, Instance, Push
-from syncd.core.words import counted, megabytes
+from syncd.core.words import counted, megabytes, moment, span
 from syncd.flows import dryrun
 from syncd.flows.dryrun import Old, Planned, PushPlan
 
@@ -84,11 +83,11 @@ def shown(plan: PushPlan, push: Push, now: datetime) -> RenderableType:
         if planned.tally.changes:
             parts += [_numbers(planned, push, now), *([_rows(planned)] if planned.sample else [])]
         else:
-            parts.append(_plain(f"{push.name}: nothing is {planned.of}"))
+            parts.append(plain(f"{push.name}: nothing is {planned.of}"))
     if plan.waits.parked:
-        parts.append(_plain(f"{counted(plan.waits.parked, 'change')} more {_is(plan.waits.parked)} parked, and left out"))
-    parts += [_plain(line) for line in [*plan.guard, *plan.notes]]
-    parts.append(_plain("nothing was sent, and nothing written"))
+        parts.append(plain(f"{counted(plan.waits.parked, 'change')} more {_is(plan.waits.parked)} parked, and left out"))
+    parts += [plain(line) for line in [*plan.guard, *plan.notes]]
+    parts.append(plain("nothing was sent, and nothing written"))
     return Group(*(Padding(part, (0, 0, 1, 0)) if isinstance(part, Table) else part for part in parts))
 
 
@@ -112,7 +111,7 @@ def _numbers(planned: Planned, push: Push, now: datetime) -> Table:
         table.add_row("ride along", f"{riding:,}", "in a row with others of their keys")
     for name, reasons in (("noop", tally.noop), ("rejected", tally.rejected), ("parked", tally.parked)):
         for first, (count, reason) in enumerate(_most(reasons)):
-            table.add_row(name if not first else "", f"{count:,}", _plain(reason))
+            table.add_row(name if not first else "", f"{count:,}", plain(reason))
         if not reasons:
             table.add_row(name, "0", "")
     files = f"{_size(tally.file_bytes)}, {_range(*expected.import_calls, 'call')}, {counted(expected.slots, 'slot')} of the queue at a time"
@@ -139,13 +138,8 @@ def _rows(planned: Planned) -> Table:
         lead = str(old.lead_id) if old else {"created": "new", "updated": NOTHING, "unknown": "?"}[row.fate]
         values = [f"{name}: {_value(old.values.get(name) if old else None)} → {_value(new)}" for name, new in row.cells.items()]
         ids = ", ".join(map(str, row.change_ids[:5])) + (", …" if len(row.change_ids) > 5 else "")
-        table.add_row(ids, _plain(row.key), lead, "a file" if row.by == "file" else "Sync Leads", _plain("; ".join(values)))
+        table.add_row(ids, plain(row.key), lead, "a file" if row.by == "file" else "Sync Leads", plain("; ".join(values)))
     return table
-
-
-def _plain(text: str) -> Text:
-    """What others have written is no markup."""
-    return Text(printable(text))
 
 
 def _value(value: str | None) -> str:

@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from syncd.cli.opening import open_pool
-from syncd.cli.render import _plain, _state, _table, moment, span
+from syncd.cli.render import coloured, plain, table_with
 from syncd.core.settings import Instance, Settings
 from syncd.core.states import IN_QUEUE
-from syncd.core.words import counted
+from syncd.core.words import counted, moment, span
 from syncd.store import batches, jobs
 from syncd.store.batches import Batch, Synced
 from syncd.store.jobs import JobStatus
@@ -64,7 +64,7 @@ def as_json(queues: Sequence[Queue]) -> dict[str, Any]:
 
 def shown(queue: Queue, now: datetime) -> RenderableType:
     """One instance's queue as tables."""
-    facts = _table("", "", title=queue.name, header=False)
+    facts = table_with("", "", title=queue.name, header=False)
     facts.add_row("slots", f"{queue.slots_used} of at most {queue.slots_allowed} taken, {queue.importing} importing; others' can't be seen")
     facts.add_row("chunks that wait for a slot", f"{queue.chunks_waiting:,}")
     facts.add_row("calls of Sync Leads", _batches(queue))
@@ -87,7 +87,7 @@ def _batches(queue: Queue) -> str:
 
 
 def _live(found: Sequence[JobStatus], now: datetime) -> Table:
-    table = _table("job", "push", "chunk", "batch", "state", "rows", "bytes", "age", "looks", "last look", "message")
+    table = table_with("job", "push", "chunk", "batch", "state", "rows", "bytes", "age", "looks", "last look", "message")
     for job in found:
         table.add_row(
             *_names(job),
@@ -96,13 +96,13 @@ def _live(found: Sequence[JobStatus], now: datetime) -> Table:
             span(now - job.submitted_at),
             f"{job.polls:,}",
             f"{span(now - job.looked_at)} ago" if job.looked_at else "",
-            _plain(job.message or ""),
+            plain(job.message or ""),
         )
     return table
 
 
 def _ended(found: Sequence[JobStatus], now: datetime) -> Table:
-    table = _table(
+    table = table_with(
         "job", "push", "chunk", "batch", "ended", "rows", "imported", "failed", "warnings", "unverified", "again", "submitted", "message"
     )
     for job in found:
@@ -111,10 +111,10 @@ def _ended(found: Sequence[JobStatus], now: datetime) -> Table:
             f"{job.row_count:,}",
             *(f"{count:,}" for count in (job.applied + job.warned, job.rejected, job.warned, job.unverified, job.retried)),
             moment(job.submitted_at),
-            _plain(job.message or ""),
+            plain(job.message or ""),
         )
     return table
 
 
 def _names(job: JobStatus) -> tuple[str, Text, str, str, Text]:
-    return str(job.id), _plain(job.push), str(job.chunk_id), str(job.batch_id or ""), _state(job.state)
+    return str(job.id), plain(job.push), str(job.chunk_id), str(job.batch_id or ""), coloured(job.state)

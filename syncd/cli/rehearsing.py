@@ -1,4 +1,4 @@
-"""The commands that need no Marketo; registered with the others in `commands`."""
+"""The commands that need no Marketo."""
 
 from typing import Annotated, Literal
 

@@ -8,7 +8,7 @@ from syncd.cli.failures import USAGE, Refused
 from syncd.cli.opening import open_pool
 from syncd.cli.render import printable
 from syncd.core.settings import Database, Push
-from syncd.store import discarding, holding, pauses, pushes, reverting
+from syncd.store import discarding, guards, holding, pauses, pushes, reverting
 from syncd.store.holding import Hold
 from syncd.store.leases import Connection
 from syncd.store.pauses import Choice
@@ -82,8 +82,8 @@ async def release(database: Database, instance: str, push: Push, found: Found) -
         if found.stopped is not None:
             async with connection.transaction():
                 await connection.execute(pauses.LOCK, instance)  # first, as whoever pauses has it first
-                await holding.known(connection, instance, push.name)
-                await holding.trust(connection, instance, push.name, now)
+                await guards.known(connection, instance, push.name)
+                await guards.trust(connection, instance, push.name, now)
                 await pushes.let_go(connection, instance, push.name)
                 await pauses.enforce(connection, instance, now)
     return Done(done, left, overtaken)
@@ -124,7 +124,7 @@ async def after_discard(connection: Connection, instance: str, push: str, begin_
         return
     async with connection.transaction():
         await connection.execute(pauses.LOCK, instance)
-        await holding.known(connection, instance, push)
-        if await holding.try_again(connection, instance, push):
+        await guards.known(connection, instance, push)
+        if await guards.try_again(connection, instance, push):
             await pushes.let_go(connection, instance, push)
             await pauses.enforce(connection, instance, now)

@@ -8,11 +8,10 @@ from typing import Any
 
 from syncd.cli.failures import USAGE, Refused
 from syncd.cli.opening import open_pool
-from syncd.cli.render import moment
 from syncd.config import values
 from syncd.core.revert import REASONS, Frame
 from syncd.core.settings import Database, Instance, Push
-from syncd.core.words import commands_of, counted
+from syncd.core.words import commands_of, counted, moment
 from syncd.flows.revert import EndedError, NotRevertable, Reverter, Tally, frame_of
 from syncd.store import attaching, reverting
 from syncd.store.leases import Connection

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from syncd.cli.commands import DEFAULT_CONFIG, Config, One, _complain, _finish, _load, _wall_clock, app
+from syncd.cli.shared import DEFAULT_CONFIG, Config, One, Yes, complain, finish, load, wall_clock
 
 
-@app.command()
 def revert(
     push: Annotated[str, typer.Option(metavar="NAME", help="The push whose imports are to be undone.")],
     since: Annotated[str, typer.Option(metavar="TIME", help="What was sent at or after this, such as 2026-01-31T06:00:00Z.")],
@@ -17,7 +16,7 @@ def revert(
     instance: One = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="And before this; by default until now.")] = None,
     fields: Annotated[str | None, typer.Option(metavar="F,…", help="Only these fields, by their REST names.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Yes = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and all else to stderr.")] = False,
 ) -> int:
     """Make a plan that puts back what leads had before a push's imports.
@@ -33,19 +32,19 @@ def revert(
     from syncd.cli.asking import wanted
     from syncd.cli.choosing import instance_of, push_of
 
-    settings = _load(config)
+    settings = load(config)
     chosen = instance_of(settings, instance)
-    reverted, now = push_of(chosen, push), _wall_clock(None).now
+    reverted, now = push_of(chosen, push), wall_clock(None).now
     meant = work.wanted_of(since, until, fields, now())
     tell = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
-    result = _finish(work.survey(settings.database, chosen, reverted, meant, now, _complain))
+    result = finish(work.survey(settings.database, chosen, reverted, meant, now, complain))
     tell(*work.lines_of(reverted, result), sep="\n")
     if result.tally.changes:
         # asked apart from any loop, in which Ctrl-C would wait for the answer
         if not wanted("Hold them as a plan?", yes, "revert", "to make the plan"):
             tell("no plan was made")
             return 1
-        result = _finish(work.carry_out(settings.database, chosen, reverted, meant, now, _complain))
+        result = finish(work.carry_out(settings.database, chosen, reverted, meant, now, complain))
         tell(*work.done_lines(chosen, reverted, result), sep="\n")
     if as_json:
         shown = work.as_json(chosen, reverted, result)

@@ -7,7 +7,8 @@ from rich.text import Text
 
 from syncd.cli.advice import advice
 from syncd.cli.deadletters import cells_of
-from syncd.cli.render import NOTHING, moment, printable
+from syncd.cli.render import NOTHING, printable
+from syncd.core.words import moment
 from syncd.store.deadletters import Failure, Fate, Summary
 
 

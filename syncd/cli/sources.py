@@ -1,10 +1,11 @@
-"""The commands about where leads come from."""
+"""The commands about what is pulled: what it costs, from where it comes, once more, and as typed views."""
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syncd.cli.commands import DEFAULT_CONFIG, Config, One, _finish, _load, _wall_clock, app
+from syncd.cli.shared import DEFAULT_CONFIG, Config, One, Only, Yes, complain, finish, load, wall_clock
 
 if TYPE_CHECKING:
     from syncd.core.settings import Database, Instance
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
 PullName = Annotated[str, typer.Option("--pull", "-p", metavar="NAME", help="The pull, as the YAML names it.")]
 
 
-@app.command()
 def plan(
     config: Config = DEFAULT_CONFIG,
     instance: One = None,
@@ -41,7 +41,7 @@ def plan(
         raise typer.BadParameter("they are of a pull: give --pull", param_hint="--leads / --fields")
     from syncd.cli.choosing import instance_of
 
-    settings = _load(config)
+    settings = load(config)
     chosen = instance_of(settings, instance)
     if push is not None:
         return _plan_push(settings.database, chosen, push, held_for, as_json)
@@ -56,8 +56,8 @@ def _plan_push(database: "Database", instance: "Instance", name: str, plan_id: i
     from syncd.cli import render
     from syncd.cli.choosing import push_of
 
-    push, now = push_of(instance, name), _wall_clock(None).now()
-    made = _finish(work.plan(database, instance, push, plan_id, now))
+    push, now = push_of(instance, name), wall_clock(None).now()
+    made = finish(work.plan(database, instance, push, plan_id, now))
     if as_json:
         print(json.dumps(work.as_json(made, instance, push, now), indent=2))  # noqa: T201 - this is the output
     else:
@@ -72,8 +72,8 @@ def _plan_pull(database: "Database", instance: "Instance", name: str, leads: int
     from syncd.cli import render
     from syncd.cli.choosing import pull_of
 
-    pull, now = pull_of(instance, name), _wall_clock(None).now()
-    made = work.planned(instance, pull, _finish(work.known(database, instance, pull)), now, leads, fields)
+    pull, now = pull_of(instance, name), wall_clock(None).now()
+    made = work.planned(instance, pull, finish(work.known(database, instance, pull)), now, leads, fields)
     if as_json:
         print(json.dumps(work.as_json(made, now), indent=2))  # noqa: T201 - this is the output
     else:
@@ -81,7 +81,6 @@ def _plan_pull(database: "Database", instance: "Instance", name: str, leads: int
     return 0
 
 
-@app.command("switch-source")
 def switch_source(
     pull: PullName,
     to: Annotated[str, typer.Option("--to", metavar="SOURCE", help="auto, bulk_extract, activities or soap.")],
@@ -100,9 +99,68 @@ def switch_source(
 
     if to not in ("auto", "bulk_extract", "activities", "soap"):
         raise typer.BadParameter("auto, bulk_extract, activities or soap", param_hint="--to")
-    settings = _load(config)
+    settings = load(config)
     chosen = instance_of(settings, instance)
-    done = _finish(work.switch(settings.database, chosen, pull_of(chosen, pull), to, _wall_clock(None)))  # type: ignore[arg-type]
+    done = finish(work.switch(settings.database, chosen, pull_of(chosen, pull), to, wall_clock(None)))  # type: ignore[arg-type]
     for line in work.lines_of(done, chosen):
         print(line)  # noqa: T201 - this is the output
+    return 0
+
+
+def backfill(
+    pull: Annotated[str, typer.Option(metavar="NAME", help="The pull of the YAML that is to pull once more.")],
+    config: Config = DEFAULT_CONFIG,
+    instance: One = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only leads updated at or after this, such as 2026-01-31T00:00:00Z.")
+    ] = None,
+    yes: Yes = False,
+    watched: Annotated[bool, typer.Option("--watch", help="Show how far it is until it is finished; Ctrl-C stops only that.")] = False,
+) -> int:
+    """Pull once more what a pull has pulled already, beside what is new.
+
+    Says what it costs in calls and time, asks, and hands it to the daemon,
+    which walks it when nothing new waits. It outlasts restarts.
+    """
+    from syncd.cli import backfill as work
+    from syncd.cli.choosing import instance_of, pull_of
+
+    settings = load(config)
+    chosen = instance_of(settings, instance)
+    pulled = pull_of(chosen, pull)
+    beginning = None if since is None else work.since_of(pulled, since, wall_clock(None).now())
+    # asked apart from any loop, in which Ctrl-C would wait for the answer
+    proposal = finish(work.propose(settings.database, chosen, pulled, beginning))
+    if proposal.under_way is None and not work.approved(pulled, proposal, chosen.limits, yes):
+        return 1 if proposal.windows else 0
+    try:
+        return finish(work.carry_out(settings.database, chosen.name, pull, beginning, proposal, watched))
+    except KeyboardInterrupt:
+        complain("stopped watching; what was ordered goes on")
+        raise
+
+
+view = typer.Typer(help="The typed views of the mirror, syncd.lead_<instance>.", no_args_is_help=True)
+
+
+@view.command("rebuild")
+def rebuild_view(config: Config = DEFAULT_CONFIG, instance: Only = None) -> int:
+    """Make the typed views anew, as Marketo's types and the YAML's columns want them now.
+
+    Until then columns are only appended: types, names and order stay. Rights on
+    a view survive; while other views depend on one, it is left as it is. Works
+    in the database only, whether a daemon runs or not.
+    """
+    from syncd.cli.choosing import instance_of
+    from syncd.cli.view import rebuild
+
+    settings = load(config)
+    chosen = (instance_of(settings, instance),) if instance else settings.instances
+
+    async def report() -> None:
+        async with contextlib.aclosing(rebuild(settings.database, chosen)) as lines:
+            async for line in lines:
+                print(line)  # noqa: T201 - this is the output
+
+    finish(report())
     return 0

@@ -14,9 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from syncd.cli.opening import open_pool
-from syncd.cli.render import _plain, _state, _table, moment, span, status_of
+from syncd.cli.render import coloured, plain, table_with
+from syncd.cli.render_status import status_of
 from syncd.core.clock import Clock
 from syncd.core.settings import Instance, Settings
+from syncd.core.words import moment, span
 from syncd.ops.paced import Paced
 from syncd.page.todo import Todo, todo_of
 from syncd.store import board, status
@@ -61,7 +63,7 @@ async def _frame(settings: Settings, only: str | None, clock: Clock, pool: Pool,
     try:
         boards = await board.read(pool, _instances(settings), now, await counts.get())
     except AWAY as error:
-        return Group(heading, _plain(f"the database does not answer ({type(error).__name__}); tried again", "bold red"))
+        return Group(heading, plain(f"the database does not answer ({type(error).__name__}); tried again", "bold red"))
     return Group(heading, shown(settings, only, boards, now))
 
 
@@ -89,8 +91,8 @@ def _todo(name: str, todo: Sequence[Todo]) -> RenderableType:
     rows: list[Text] = []
     for each in todo:
         why = f": {each.why}" if each.why else ""
-        rows.append(_plain(f"{name}: {each.what}{why}", COLOURS[each.level]))
-        rows.append(_plain(f"  → {each.remedy}{': ' if each.commands else ''}{', or '.join(each.commands)}", "bold"))
+        rows.append(plain(f"{name}: {each.what}{why}", COLOURS[each.level]))
+        rows.append(plain(f"  → {each.remedy}{': ' if each.commands else ''}{', or '.join(each.commands)}", "bold"))
     return Group(*rows)
 
 
@@ -100,7 +102,7 @@ def _slots(found: InstanceBoard, now: datetime) -> Text:
     ours = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     ends = [slot.expected_end for slot in found.slots if slot.expected_end is not None]
     last = f", the last of ours until {max(ends):%H:%M:%S}Z or so" if ends and max(ends) > now else ""
-    return _plain(
+    return plain(
         f"import queue: {owners['ours']} ours{f' ({ours})' if ours else ''}, {owners['others']} others', {owners['nobody']} free{last}"
     )
 
@@ -110,22 +112,22 @@ def _quota(found: InstanceBoard) -> Text:
     of = f" of {quota.daily_calls:,}" if quota.daily_calls else ""
     others = f"; REST calls of others {quota.others:,}" if quota.others is not None else ""
     whole = f", of {quota.subscription_calls:,} for all" if quota.others is not None and quota.subscription_calls else ""
-    return _plain(f"our calls today: {quota.rest + quota.soap:,}{of}{others}{whole}")
+    return plain(f"our calls today: {quota.rest + quota.soap:,}{of}{others}{whole}")
 
 
 def _imports(found: InstanceBoard, now: datetime) -> Table:
-    table = _table(
+    table = table_with(
         "job", "push", "ended", "rows", "applied", "warned", "rejected", "unverified", "again", "submitted", title="latest imports"
     )
     for job in found.recent_jobs[:IMPORTS]:
         counts = (job.row_count, job.applied, job.warned, job.rejected, job.unverified, job.retried)
         submitted = f"{span(now - job.submitted_at)} ago"
-        table.add_row(str(job.id), _plain(job.push), _state(job.state), *(f"{count:,}" for count in counts), submitted)
+        table.add_row(str(job.id), plain(job.push), coloured(job.state), *(f"{count:,}" for count in counts), submitted)
     return table
 
 
 def _failures(found: InstanceBoard) -> Table:
-    table = _table("failures", "push", "state", "latest", "reason")
+    table = table_with("failures", "push", "state", "latest", "reason")
     for each in found.failures.by_reason:
-        table.add_row(f"{each.changes:,}", _plain(each.push), each.state, moment(each.latest), _plain(each.reason or ""))
+        table.add_row(f"{each.changes:,}", plain(each.push), each.state, moment(each.latest), plain(each.reason or ""))
     return table

@@ -11,7 +11,6 @@ import yaml
 
 from syncd.cli.failures import Refused
 from syncd.cli.opening import open_database
-from syncd.cli.render import moment
 from syncd.config import values
 from syncd.core import drift
 from syncd.core.clock import Clock
@@ -19,10 +18,11 @@ from syncd.core.drift import Column, KnownField
 from syncd.core.faults import Fault
 from syncd.core.mirror import Vocabulary
 from syncd.core.settings import Database, Instance, Keys, Pull, SmartList, Source, StaticList, UpdatedSince
+from syncd.core.words import moment
 from syncd.marketo.describe import describe
 from syncd.marketo.wire import open_wire
 from syncd.ops.metrics import Metrics
-from syncd.store import fields, pulls, requests, schema, status, switching
+from syncd.store import fields, pull_status, pulls, requests, schema, switching
 from syncd.store.leases import Connection, Pool
 from syncd.store.pool import create_pool
 from syncd.store.usage import Ledger
@@ -46,7 +46,7 @@ async def switch(database: Database, instance: Instance, pull: Pull, to: Source,
         await schema.require_head(connection)
         if not await requests.keep_daemons_away(connection, instance.name):
             raise Refused(f"syncd switch-source: a daemon works for {instance.name}; stop it first, it would write under the old names")
-        if await status.pull(pool, instance.name, pull.name) is None:
+        if await pull_status.one(pool, instance.name, pull.name) is None:
             raise Refused(f"syncd switch-source: no daemon has begun the pull {pull.name} yet; just write source: {to} into the YAML")
         known = await _described(instance, pool, connection, clock)
         names = renamed_by(known)

@@ -6,16 +6,15 @@ from typing import Annotated
 
 import typer
 
-from syncd.cli.commands import DEFAULT_CONFIG, Config, One, _complain, _finish, _load, app
+from syncd.cli.shared import DEFAULT_CONFIG, Config, One, Yes, complain, finish, load
 
 
-@app.command()
 def verify(
     config: Config = DEFAULT_CONFIG,
     instance: One = None,
     sample: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="So many leads of the mirror, drawn by chance.")] = 1_000,
     everything: Annotated[bool, typer.Option("--all", help="All leads of the mirror instead.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Yes = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and all else to stderr.")] = False,
 ) -> int:
     """Read leads back from Marketo; hold them against the mirror and what pushes applied last.
@@ -35,21 +34,21 @@ def verify(
     from syncd.cli.asking import wanted
     from syncd.cli.choosing import instance_of
 
-    settings = _load(config)
+    settings = load(config)
     chosen = instance_of(settings, instance)
     leads = None if everything else sample
     tell = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
     # asked apart from any loop, in which Ctrl-C would wait for the answer
-    proposal = _finish(work.propose(settings.database, chosen, leads))
+    proposal = finish(work.propose(settings.database, chosen, leads))
     if proposal.under_way is None:
         tell(work.costs(chosen, leads, proposal))
         if not wanted("Read them back?", yes, "verify", "to order it"):
             tell("nothing was read")
             return 1
     try:
-        result = _finish(work.carry_out(settings.database, chosen, leads, proposal, tell))
+        result = finish(work.carry_out(settings.database, chosen, leads, proposal, tell))
     except KeyboardInterrupt:
-        _complain("stopped watching; what was ordered goes on, and syncd status shows its result")
+        complain("stopped watching; what was ordered goes on, and syncd status shows its result")
         raise
     if result is None:
         return 1

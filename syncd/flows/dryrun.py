@@ -22,7 +22,7 @@ from syncd.core.settings import Instance, Push
 from syncd.core.tally import Fate, Tally
 from syncd.flows import gate
 from syncd.flows.preflight import all_by_index, echoes, owned_by, ruled, target_for
-from syncd.store import batches, dryrun, fields, forgetting, holding, imports, outbox, pauses, ruling
+from syncd.store import batches, dryrun, fields, forgetting, guards, imports, outbox, pauses, ruling
 from syncd.store.dryrun import Counts, Section
 from syncd.store.leases import Connection, Pool
 from syncd.store.mirrored import LOOKUPS
@@ -279,7 +279,7 @@ class _Rehearsal:
         if push.lookup_field == "id":
             known = await dryrun.known_ids(self._connection, self._instance, keys)
             return {key: "unknown" for key in keys if key not in known}
-        unknown = await holding.unknown(self._connection, self._instance, [change.id for change in changes], self._now - DAY)
+        unknown = await guards.unknown(self._connection, self._instance, [change.id for change in changes], self._now - DAY)
         return {key: "created" for _, key in unknown}
 
     def _progress(self, changes: int) -> None:
@@ -290,10 +290,10 @@ class _Rehearsal:
 async def _guard(connection: Connection, instance: str, push: Push, tally: Tally, waits: Counts, now: datetime) -> list[str]:
     if push.guard is None or not waits.pending:
         return []
-    known = await holding.look(connection, instance, push.name)
+    known = await guards.look(connection, instance, push.name)
     beyond = None if known is None else await gate.surging(connection, instance, push, known)
     today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    created = await holding.created(connection, instance, push.name, today)
+    created = await guards.created(connection, instance, push.name, today)
     surge = None if beyond is None else (beyond.since, beyond.changes)
     return guard_notes(push.guard, known, digest_of(push), surge, waits.pending, tally.created, created, now)
 

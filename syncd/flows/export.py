@@ -13,20 +13,18 @@ from syncd.core.quota import next_reset, resume_at
 from syncd.core.retry import SLOW_RETRY, Block, decide
 from syncd.core.settings import Instance, Pull, SmartList, StaticList
 from syncd.core.values import CreatedBetween, ExportFilter, ExportStatus, InSmartList, InStaticList, UpdatedBetween
-from syncd.flows.exporting import CENSUS, KEPT_FOR, POLL, UNKNOWN_JOB, Exporting, Reach, shares
+from syncd.flows.export_doubt import Doubts
+from syncd.flows.exporting import CENSUS, POLL, UNKNOWN_JOB, Exporting, Reach, shares
 from syncd.flows.loop import SECOND, Idle, Outcome, Worked, shielded
 from syncd.flows.plan import LOOK_EVERY, Planner, running
 from syncd.flows.reading import asked_fields
-from syncd.store import cursors, exports, planning, pulls, routes
+from syncd.store import cursors, export_figures, exports, planning, pulls, routes
 from syncd.store.cursors import ExtractWindow
 from syncd.store.exports import Export
 from syncd.store.leases import Connection
 
 log = structlog.get_logger()
 
-FIND_AFTER, GIVE_UP_AFTER = timedelta(minutes=1), timedelta(minutes=10)
-"""When a job whose creation got no answer is first looked for, and when it is given up: one that was never queued does no harm."""
-CLOCKS_DIFFER = timedelta(minutes=5)
 FULL_FOR, FULL_AT_MOST = timedelta(seconds=30), timedelta(minutes=5)
 MOST_FAILURES = 3
 """Of one window that can't be shared: then a person must look."""
@@ -66,9 +64,7 @@ class ExportStarter:
         self._on_no_updated_at = on_no_updated_at
         self._faults = 0
         self._not_before = self._clock.now()
-        self._find_at = self._clock.now()
-        self._certain: set[int] = set()
-        """Created exports that are known not to be queued; of others, left by a fault or a former daemon, the status is asked first."""
+        self._doubts = Doubts(instance.name, self._of, reach)
         self._told_to_wait: datetime | None = None
         self._learned: Learned | None = None
         self._log = log.bind(instance=instance.name, pull=self._of)
@@ -87,7 +83,7 @@ class ExportStarter:
         now = self._clock.now()
         jobs = await exports.unfinished(self._lease.pool, self.instance)
         if any(job.state == "creating" and job.pull == self._of for job in jobs):
-            return await self._orphan()
+            return await self._doubts.orphans()
         mine = [job for job in jobs if job.pull == self._of]
         if self._pull is None and not mine and not await cursors.to_ask_for(self._lease.pool, self.instance, self._of, 1):
             return Idle(now + LOOK_EVERY)  # nor may there be a census at all
@@ -97,15 +93,15 @@ class ExportStarter:
         if now < self._not_before:
             return Idle(min(self._not_before, now + POLL.min))
         for job in mine:
-            if job.state == "unconfirmed" and self._find_at <= now and job.begun_at + FIND_AFTER <= now:
-                return await self._find(job, jobs, now)
+            if job.state == "unconfirmed" and self._doubts.may_look_for(job, now):
+                return await self._doubts.look_for(job, jobs, now)
         for job in mine:
             if job.state != "created" or now < self._shared.may_ask_at(self._of):
                 continue
-            if job.id in self._certain:
+            if job.id in self._doubts.certain:
                 return await self._enqueue(job)
             if job.looked_at is None or not now < job.looked_at + POLL.min <= now + POLL.min:
-                return await self._ask_status(job)
+                return await self._doubts.ask_status(job)
         windows = await cursors.to_ask_for(self._lease.pool, self.instance, self._of)
         if self._planner is not None and (not windows or windows[0].backfill):
             route = (await routes.read(self._lease.pool, self.instance, self._of)).route
@@ -119,20 +115,13 @@ class ExportStarter:
         async with self._shared.asking:
             return await self._ask_for(windows, now)
 
-    async def _orphan(self) -> Outcome:
-        """Between two steps nobody waits for an answer: what is being created was left so by a crash, or while the database was away."""
-        async with self._lease.transaction() as connection:
-            for export in await exports.orphaned(connection, self.instance, self._of):
-                self._log.warning("export_unconfirmed", export=export, fault="its answer was not written")
-        return Worked(0)
-
     async def _ask_for(self, windows: Sequence[ExtractWindow], now: datetime) -> Outcome:
         pool = self._lease.pool
         jobs = await exports.unfinished(pool, self.instance)
         if await self._shared.room(pool, self.instance, jobs) <= 0:
             return Idle(now + LOOK_EVERY)
         window = windows[0]
-        tries = await exports.tries(pool, window.id)
+        tries = await export_figures.tries(pool, window.id)
         if tries.in_vain >= MOST_FAILURES and tries.last_at is not None and tries.last_at + SLOW_RETRY > now and shares(window) is None:
             return await self._block(window.id, f"{tries.in_vain} exports of one window came to nothing; ask Marketo's support", now)
         return await self._ask(window, jobs, now)
@@ -141,7 +130,7 @@ class ExportStarter:
         """Ask for a part of the window that nobody has asked for; first share it, when the day has not bytes enough for it."""
         live = [job for job in jobs if job.window_id == window.id]
         wanted = self._filter(window)
-        seen = await exports.seen(self._lease.pool, self.instance, self._of, wanted, window.ids_only)
+        seen = await export_figures.seen(self._lease.pool, self.instance, self._of, wanted, window.ids_only)
         learned = self._learned = extract.learn(seen)
         if learned is None and not live and any(job.pull == self._of for job in jobs):
             return Idle(now + LOOK_EVERY)  # the first one tells how much to ask for
@@ -220,7 +209,7 @@ class ExportStarter:
     async def _created(self, export: int, status: ExportStatus) -> None:
         async with self._lease.transaction() as connection:
             await exports.to_created(connection, export, status.export_id, self._clock.now())
-        self._certain.add(export)
+        self._doubts.certain.add(export)
 
     async def _not_created(self, fault: Fault, export: int, window: ExtractWindow, wanted: ExportFilter) -> Outcome:
         """What a failed creation leaves behind, by whether Marketo may have acted on it."""
@@ -245,13 +234,13 @@ class ExportStarter:
         async with self._lease.transaction() as connection:
             if await exports.asked(connection, job.id, self._clock.now()) is None:
                 return Worked(0)
-        self._certain.discard(job.id)
+        self._doubts.certain.discard(job.id)
         try:
             await self._api.enqueue(job.export_id)
         except Fault as fault:
             if fault.code != "1029_already":
                 if fault.executed is False:
-                    self._certain.add(job.id)
+                    self._doubts.certain.add(job.id)
                 return await shielded(self._not_queued(fault, job))
         await shielded(self._queued(job))
         return Worked()
@@ -266,50 +255,8 @@ class ExportStarter:
         async with self._lease.transaction() as connection:
             await exports.in_vain(connection, job.id, fault, self._clock.now())
         if fault.code in UNKNOWN_JOB:
-            self._certain.discard(job.id)  # its status tells
+            self._doubts.certain.discard(job.id)  # its status tells
         return await self._met(fault, job.window_id)
-
-    async def _ask_status(self, job: Export) -> Outcome:
-        """Whether an export that was created has been queued."""
-        assert job.export_id is not None
-        try:
-            status = await self._api.status(job.export_id)
-        except Fault as fault:
-            if fault.code not in UNKNOWN_JOB and job.begun_at + KEPT_FOR > self._clock.now():
-                raise
-            async with self._lease.transaction() as connection:
-                await exports.to_cancelled(connection, job.id, f"Marketo does not know it: {fault}", self._clock.now())
-            return Worked(0)
-        async with self._lease.transaction() as connection:
-            state = await exports.looked(connection, job.id, status, self._clock.now())
-        self._log.info("export_status", window=job.window_id, export=job.id, export_id=job.export_id, state=status.state)
-        if state == "created":
-            self._certain.add(job.id)
-        return Worked(0)
-
-    async def _find(self, job: Export, jobs: Sequence[Export], now: datetime) -> Outcome:
-        """Look for a job whose creation got no answer: the only one that was created since and that is not ours otherwise.
-
-        Where another creation is in doubt, too, or was given up since, it may be that one's.
-        """
-        self._find_at = now + FIND_AFTER
-        found = [
-            one for one in await self._api.jobs(("created",)) if one.created_at is None or one.created_at >= job.begun_at - CLOCKS_DIFFER
-        ]
-        known = await exports.known(self._lease.pool, self.instance, [one.export_id for one in found])
-        strange = [one for one in found if one.export_id not in known]
-        oldest = min((one.created_at or job.begun_at for one in strange), default=now)
-        given_up = await exports.absent_since(self._lease.pool, self.instance, oldest - CLOCKS_DIFFER)
-        async with self._lease.transaction() as connection:
-            in_doubt = [one for one in jobs if one.state in ("creating", "unconfirmed")]
-            if len(strange) == len(in_doubt) + given_up == 1 and len(job.fields) >= extract.TELLING_FIELDS:
-                await exports.adopt(connection, job.id, strange[0].export_id, now)
-            elif not strange or job.begun_at + GIVE_UP_AFTER <= now:
-                await exports.to_absent(connection, job.id, "Marketo's list has none that it could be", now)
-            else:
-                return Idle(self._find_at)
-        self._log.info("export_looked_for", window=job.window_id, export=job.id, candidates=len(strange))
-        return Worked(0)
 
     async def _met(self, fault: Fault, window: int | None) -> Outcome:
         now = self._clock.now()

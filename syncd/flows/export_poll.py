@@ -14,7 +14,7 @@ from syncd.core.states import IN_EXPORT_QUEUE
 from syncd.core.values import ExportStatus
 from syncd.flows.exporting import KEPT_FOR, POLL, UNKNOWN_JOB, Exporting, Reach, shares
 from syncd.flows.loop import Idle, Outcome, Worked
-from syncd.store import cursors, exports, planning
+from syncd.store import cursors, export_figures, exports, planning
 from syncd.store.exports import Export
 
 log = structlog.get_logger()
@@ -58,7 +58,7 @@ class ExportPoller:
                 for job in sorted(queued.values(), key=lambda job: job.id)
             ],
             self._shared.limits.export_running,
-            median(await exports.recent_runs(pool, self.instance)),
+            median(await export_figures.recent_runs(pool, self.instance)),
         )
         looks = [(max(at, self._not_before.get(job.id, at)), job) for at, job in looks]
         at, due = min(looks, key=lambda look: look[0], default=(now + POLL.min, None))
@@ -73,7 +73,7 @@ class ExportPoller:
         counts: dict[str, int] = {}
         for job in jobs:
             counts[job.state] = counts.get(job.state, 0) + 1
-        spent = await exports.spent(self._lease.pool, self.instance, day_began(now))
+        spent = await export_figures.spent(self._lease.pool, self.instance, day_began(now))
         self._metrics.exports(self.instance, counts, spent, self._shared.limits.export_daily_bytes)
         if self._forget_at <= now:
             self._forget_at = now + FORGET_EVERY

@@ -15,7 +15,7 @@ from syncd.core.states import IN_EXPORT_QUEUE
 from syncd.core.windows import Window, halves
 from syncd.marketo.exports import Exports
 from syncd.ops.metrics import Metrics
-from syncd.store import exports
+from syncd.store import export_figures
 from syncd.store.cursors import ExtractWindow
 from syncd.store.exports import Export
 from syncd.store.leases import Lease, Pool
@@ -85,14 +85,14 @@ class Exporting:
 
     async def room(self, pool: Pool, instance: str, jobs: Sequence[Export]) -> int:
         """How many more exports are to be under way."""
-        runs = await exports.recent_runs(pool, instance)
+        runs = await export_figures.recent_runs(pool, instance)
         wanted = wanted_in_flight(self.limits.export_slots, self.limits.export_running, gap(POLL, median(runs)), runs)
         return wanted - sum(job.state == "created" or job.state in IN_EXPORT_QUEUE for job in jobs)
 
     async def bytes_left(self, pool: Pool, instance: str, now: datetime) -> int:
         """What is left of the day's bytes when all that is under way has come."""
-        spent = await exports.spent(pool, instance, day_began(now))
-        return self.limits.export_daily_bytes - spent - await exports.promised(pool, instance)
+        spent = await export_figures.spent(pool, instance, day_began(now))
+        return self.limits.export_daily_bytes - spent - await export_figures.promised(pool, instance)
 
 
 def shares(window: ExtractWindow) -> tuple[Window, Window] | None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from syncd.core.guard import HOUR, Arrival, Known, Waiting, beyond_room, canary_is_due, digest_of, may_go, not_of_a_surge, surge_from
 from syncd.core.pack import Packing
 from syncd.core.settings import Push
-from syncd.store import holding
+from syncd.store import guards
 from syncd.store.holding import PIECE
 from syncd.store.leases import Connection
 
@@ -43,7 +43,7 @@ async def admitted(
     """The oldest changes that the guard lets go, `limit` at most; None where there is no guard."""
     if push.guard is None:
         return None
-    known = await holding.known(connection, instance, push.name, share=True)
+    known = await guards.known(connection, instance, push.name, share=True)
     if known is None or (not urgent and (known.canary in ("none", "bad") or known.digest != digest_of(push))):
         return Admitted(())
     waiting = await _waiting(connection, instance, push, known, limit, urgent)
@@ -68,10 +68,10 @@ async def let_go(connection: Connection, instance: str, push: Push, admitted: Ad
     sent = [each for each in _sent(packing) if each in admitted.made_at]
     gone = [*sent, *(each for each, _, _ in packing.ended if each in admitted.made_at)]
     creating = len({admitted.creating[each] for each in sent if each in admitted.creating})
-    minutes = holding.minutes_of(admitted.made_at[each] for each in gone)
-    created = {minute: creating for minute in holding.minutes_of([now]) if creating}
+    minutes = guards.minutes_of(admitted.made_at[each] for each in gone)
+    created = {minute: creating for minute in guards.minutes_of([now]) if creating}
     if minutes or created:
-        await holding.count(connection, instance, push.name, minutes, created)
+        await guards.count(connection, instance, push.name, minutes, created)
     if admitted.canary:
         for chunk in packing.chunks:
             chunk.full = chunk.full or chunk.row_count * A_TENTH >= admitted.canary
@@ -82,10 +82,10 @@ async def surging(connection: Connection, instance: str, push: Push, known: Know
     if push.guard is None or push.guard.hold_above is None:
         return None
     # behind each change that a claim could take, as many as make a surge, however many others' ids are amid its own
-    arrivals = await holding.arrivals(connection, instance, push.name, push.guard.hold_above + 2 * PIECE, known.surge)
+    arrivals = await guards.arrivals(connection, instance, push.name, push.guard.hold_above + 2 * PIECE, known.surge)
     if not arrivals:
         return None
-    gone = await holding.counted(connection, instance, push.name, arrivals[0].made_at - HOUR, arrivals[-1].made_at)
+    gone = await guards.counted(connection, instance, push.name, arrivals[0].made_at - HOUR, arrivals[-1].made_at)
     since = surge_from(arrivals, gone, push.guard.hold_above)
     return None if since is None else _beyond(since, arrivals)
 
@@ -97,19 +97,19 @@ async def creations(
     if push.guard is None or push.guard.max_created is None or not waiting:
         return frozenset(), {}
     today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    unknown = await holding.unknown(connection, instance, [each.id for each in waiting], now - DAY)
+    unknown = await guards.unknown(connection, instance, [each.id for each in waiting], now - DAY)
     free = {each.id for each in waiting if each.admitted}
-    room = push.guard.max_created - await holding.created(connection, instance, push.name, today)
+    room = push.guard.max_created - await guards.created(connection, instance, push.name, today)
     over, _ = beyond_room(((change, key) for change, key in unknown if change not in free), room)
     return over, {change: key for change, key in unknown if change not in over}
 
 
 async def _waiting(connection: Connection, instance: str, push: Push, known: Known, limit: int, urgent: bool) -> list[Waiting]:
     if urgent:
-        return await holding.oldest_urgent(connection, instance, push.name, limit)
+        return await guards.oldest_urgent(connection, instance, push.name, limit)
     if known.canary == "under_way":
-        return await holding.waiting_of(connection, known.canary_ids)
-    return await holding.oldest(connection, instance, push.name, limit)
+        return await guards.waiting_of(connection, known.canary_ids)
+    return await guards.oldest(connection, instance, push.name, limit)
 
 
 def _company(known: Known, since: datetime | None) -> datetime | None:

@@ -13,8 +13,9 @@ from syncd.core.settings import Guard as Settings
 from syncd.core.settings import Push
 from syncd.flows.gate import creations, surging
 from syncd.flows.loop import SECOND, Idle, Outcome, Worked
-from syncd.store import forgetting, holding, pauses, pushes
-from syncd.store.holding import PIECE, Fate
+from syncd.store import forgetting, guards, holding, pauses, pushes
+from syncd.store.guards import Fate
+from syncd.store.holding import PIECE
 from syncd.store.leases import Connection, Lease
 
 log = structlog.get_logger()
@@ -77,17 +78,17 @@ class Guard:
         if now >= self._forget_at:
             self._forget_at = now + FORGET_EVERY
             async with self._lease.transaction() as connection:
-                await holding.forget_counts(connection, self.instance, now - KEEP_COUNTS)
+                await guards.forget_counts(connection, self.instance, now - KEEP_COUNTS)
         return Worked(worked) if worked else Idle(now + SECOND)
 
     async def close(self) -> None:
         """Nothing is under way between two steps."""
 
     async def _see_to(self, connection: Connection, push: Push, guard: Settings, digest: str, runs: bool, now: datetime) -> int:
-        known = await holding.known(connection, self.instance, push.name)
+        known = await guards.known(connection, self.instance, push.name)
         if known is None or known.digest != digest:
             why: CanaryWhy = "first" if known is None else "mapping"
-            await holding.expect(connection, self.instance, push.name, digest, why)
+            await guards.expect(connection, self.instance, push.name, digest, why)
             if known is not None and known.canary == "bad":
                 await pushes.let_go(connection, self.instance, push.name)  # others settings may mend it; they have a canary of their own
                 await pauses.enforce(connection, self.instance, now)
@@ -97,19 +98,19 @@ class Guard:
         if not runs:
             return 0
         if known.canary == "bad":  # and the push was forgotten meanwhile, as the configuration had lost it
-            return await holding.try_again(connection, self.instance, push.name)
+            return await guards.try_again(connection, self.instance, push.name)
         if known.canary == "under_way":
             known = await self._judge(connection, push, guard, known, now)
         return 0 if known is None else await self._look(connection, push, guard, known, now)
 
     async def _look(self, connection: Connection, push: Push, guard: Settings, known: Known, now: datetime) -> int:
         """Begin a canary or a surge, or hold what would create too many leads."""
-        waiting = await holding.oldest(connection, self.instance, push.name, PIECE if guard.max_created is not None else guard.canary)
+        waiting = await guards.oldest(connection, self.instance, push.name, PIECE if guard.max_created is not None else guard.canary)
         beyond = await surging(connection, self.instance, push, known)
         if waiting and canary_is_due(known, beyond is not None, now):
             ids = [each.id for each in waiting[: guard.canary]]
             why = "surge" if known.canary == "good" else known.why
-            await holding.begin_canary(connection, self.instance, push.name, why, ids, now)
+            await guards.begin_canary(connection, self.instance, push.name, why, ids, now)
             self._later.info("canary_begun", push=push.name, why=why, changes=len(ids))
         if beyond is not None:
             assert guard.hold_above is not None
@@ -121,7 +122,7 @@ class Guard:
             return 1
         if guard.max_created is None:
             return 0
-        urgent = await holding.oldest_urgent(connection, self.instance, push.name, PIECE)
+        urgent = await guards.oldest_urgent(connection, self.instance, push.name, PIECE)
         over: frozenset[int] = frozenset()
         for those in (waiting if known.canary == "good" else [], urgent):  # as their claims look at them
             over |= (await creations(connection, self.instance, push, those, now))[0]
@@ -147,7 +148,7 @@ class Guard:
     async def _judge(self, connection: Connection, push: Push, guard: Settings, known: Known, now: datetime) -> Known | None:
         """Look how the canary has gone. None: it goes on, or the push is held, and there is nothing else to be done."""
         assert known.begun_at is not None
-        fates = await holding.fates(connection, known.canary_ids, known.begun_at - timedelta(days=1))
+        fates = await guards.fates(connection, known.canary_ids, known.begun_at - timedelta(days=1))
         forgotten = [fate for fate in fates if fate.reason == forgetting.REFUSED]  # that says nothing of what the push does to leads
         failed = [fate for fate in fates if fate.state in FAILED and fate not in forgotten]
         cancelled, under_way = _sum(fates, {"cancelled"}) + _sum(forgotten), _sum(fates) - _sum(fates, ENDED)
@@ -155,7 +156,7 @@ class Guard:
         canary = verdict(size, under_way, failures, cancelled, guard.canary_max_failures)
         if canary == "under_way":
             return None
-        await holding.end_canary(connection, self.instance, push.name, canary, failures, now)
+        await guards.end_canary(connection, self.instance, push.name, canary, failures, now)
         level = self._later.warning if canary == "bad" else self._later.info
         most = percent(guard.canary_max_failures)
         level("canary_ended", push=push.name, canary=canary, changes=size, failed=failures, cancelled=cancelled, most=most)
@@ -165,7 +166,7 @@ class Guard:
             await pushes.hold(connection, self.instance, push.name, message)
             self._later.error("push_held", push=push.name, remedy=self._commands(push, only_held=False))
             return None
-        return await holding.known(connection, self.instance, push.name)
+        return await guards.known(connection, self.instance, push.name)
 
     def _commands(self, push: Push, only_held: bool = True) -> str:
         which = f"-i {self.instance} --push {push.name}"

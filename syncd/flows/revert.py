@@ -12,7 +12,7 @@ from syncd.core.revert import Before, Found, Frame, Reason, Sent, fields_of, nam
 from syncd.core.rules import Rules
 from syncd.core.settings import Instance, Push
 from syncd.core.verify import Coverage, Sender
-from syncd.store import fields, reverting, ruling, status
+from syncd.store import fields, pull_status, reverting, ruling
 from syncd.store.leases import Connection, Pool
 from syncd.store.mirrored import LOOKUPS
 
@@ -68,7 +68,7 @@ async def frame_of(pool: Pool, instance: Instance, push: Push, since: datetime, 
         each.name: Sender(each.lookup_field, Preflight(described, each.lookup_field, each.mend), Rules(each)) for each in instance.pushes
     }
     covered = {pull.name: frozenset(readable(pull, vocabulary)) - {"id"} for pull in instance.pulls}
-    stands = [await status.pull(pool, instance.name, pull.name) for pull in instance.pulls]
+    stands = [await pull_status.one(pool, instance.name, pull.name) for pull in instance.pulls]
     brought_to = {each.name: each.watermark for each in stands if each is not None and each.watermark is not None and not each.backfill}
     return Frame(push, since, until, wanted, kept_from, senders, Coverage(covered, brought_to))
 

@@ -46,7 +46,7 @@ from syncd.flows.preflight import Book
 from syncd.flows.reading import SLICE, TOO_MUCH
 from syncd.marketo.leads import MOST_IDS, Leads
 from syncd.ops.metrics import Metrics
-from syncd.store import activities, evidence, forgetting, gone, status, verifying
+from syncd.store import activities, evidence, forgetting, gone, pull_status, verifying
 from syncd.store.evidence import Key
 from syncd.store.leases import Lease
 from syncd.store.verifying import Seen, Verification
@@ -244,7 +244,7 @@ class Verifier:
 
     async def _brought_to(self) -> dict[str, datetime]:
         """One that is being filled once more may lack what it has come past."""
-        stands = [await status.pull(self._lease.pool, self.instance, pull.name) for pull in self._pulls]
+        stands = [await pull_status.one(self._lease.pool, self.instance, pull.name) for pull in self._pulls]
         return {each.name: each.watermark for each in stands if each is not None and each.watermark is not None and each.backfill is None}
 
     async def _log_is_past(self, moment: datetime) -> bool:

@@ -7,7 +7,8 @@ from syncd.core.words import megabytes, moment, span
 from syncd.page.html import Html, element, joined, table
 from syncd.page.words import ago, entry, number, standing
 from syncd.store.board import InstanceBoard, Stretch
-from syncd.store.status import ExportStatus, PullStatus
+from syncd.store.pull_status import PullStatus
+from syncd.store.status import ExportStatus
 
 WIDTH = 1000.0  # of a bar, in its own units
 THINNEST = 6.0

@@ -4,7 +4,8 @@ from datetime import datetime
 
 from syncd.core.words import moment, span
 from syncd.page.html import Html, element, joined
-from syncd.store.status import PullStatus, PushStatus
+from syncd.store.pull_status import PullStatus
+from syncd.store.status import PushStatus
 
 LEVELS = {"blocked": "bad", "unconfirmed": "bad", "failed": "bad", "lost": "bad", "paused": "warn", "held": "bad", "running": "good"}
 

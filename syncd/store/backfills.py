@@ -28,6 +28,7 @@ SELECT b.planned_at, b.finished_at, coalesce(w.windows, 0) AS windows, coalesce(
          FROM syncd.pull_window w WHERE w.backfill_id = b.id) w ON true
  WHERE b.id = $1
 """
+ABANDONED = "SELECT EXISTS (SELECT FROM syncd.pull_window WHERE backfill_id = $1 AND state = 'abandoned')"
 LEADS = "SELECT count(*) FROM syncd.lead WHERE instance = $1 AND deleted_at IS NULL AND digests ? $2"
 
 
@@ -69,6 +70,11 @@ async def progress(pool: Pool, backfill: int) -> Progress | None:
     """How far it is; None when there is no such backfill."""
     row = await pool.fetchrow(PROGRESS, backfill)
     return Progress(*row.values()) if row else None
+
+
+async def was_abandoned(pool: Pool, backfill: int) -> bool:
+    """Whether windows of a backfill were left unwalked, as the pull had come to ask for something else."""
+    return await pool.fetchval(ABANDONED, backfill)  # type: ignore[no-any-return]
 
 
 async def known_leads(pool: Pool, instance: str, pull: str) -> int:

@@ -15,7 +15,8 @@ from syncd.store.batches import Synced
 from syncd.store.deadletters import Selection, Summary
 from syncd.store.jobs import JobStatus
 from syncd.store.leases import Pool
-from syncd.store.status import Counts, InstanceStatus, PullStatus
+from syncd.store.pull_status import PullStatus
+from syncd.store.status import Counts, InstanceStatus
 
 RECENT = timedelta(hours=24)
 RECENT_JOBS = 20

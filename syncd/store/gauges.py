@@ -8,7 +8,7 @@ from syncd.store import slots
 from syncd.store.leases import Pool
 from syncd.store.usage import Ledger
 
-# The watermark is the one of `syncd status` (store/status.py).
+# The watermark is the one of `syncd status` (store/pull_status.py).
 PULLS = """
 SELECT p.pull, p.state, w.open_windows, w.blocked_windows,
        CASE WHEN p.follows = 'activities' AND p.source IS DISTINCT FROM 'soap'

@@ -10,7 +10,7 @@ import pytest
 
 from syncd.cli import discard as discard_work
 from syncd.cli.discard import like
-from syncd.cli.render import moment
+from syncd.core.words import moment
 from tests.cli.conftest import Run, Yaml
 
 REGISTERED = """

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from syncd import daemon as module
 from syncd.cli import attach
 from syncd.core.settings import Database, FromColumn, FromTable, Http, Instance, Limits, Push, Secret, Settings
-from syncd.daemon import Daemon
+from syncd.daemon import Daemon, post
 from syncd.ops.clock import WallClock
 from syncd.ops.http import PortTaken
 from syncd.simulator import ImportModel, ScaledClock, Simulator, SimulatorSettings
@@ -143,7 +143,7 @@ async def test_a_port_that_a_stranger_has_ends_the_start(database: str) -> None:
 
 
 async def test_a_reload_does_not_wait_for_a_marketo_that_hangs(database: str, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "DRAIN", 0.5)
+    monkeypatch.setattr(post, "DRAIN", 0.5)
     slow = SimulatorSettings(leads=1, latency=600.0)
     async with Simulator(slow, ScaledClock(1, time.time())) as simulator:
         instance = instance_of(simulator, slow.credentials, [], [PUSH], Limits())

@@ -11,7 +11,7 @@ import pytest
 from syncd.core.forget import Person
 from syncd.core.settings import Guard, Hours
 from syncd.simulator import Fault, ImportModel
-from syncd.store import discarding, forgetting, holding, pushes
+from syncd.store import discarding, forgetting, guards, holding, pushes
 from syncd.store.discarding import Chosen
 from tests.flows.conftest import PULL, PUSH, Build, House
 
@@ -53,7 +53,7 @@ async def push(home: House) -> tuple[str, str | None]:
 async def let_go(home: House) -> None:
     """What `syncd release` does for a push that is held."""
     async with home.pool.acquire() as connection, connection.transaction():
-        await holding.trust(connection, "acme", "contacts", home.clock.now())
+        await guards.trust(connection, "acme", "contacts", home.clock.now())
         await pushes.let_go(connection, "acme", "contacts")
 
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from structlog.testing import capture_logs
 
-from syncd.cli.render import status_of
+from syncd.cli.render_status import status_of
 from syncd.core.quota import CENTRAL, next_reset
 from syncd.core.settings import Limits, UpdatedSince
 from syncd.marketo.allowance import BLOCK

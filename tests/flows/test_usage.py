@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from structlog.testing import capture_logs
 
-from syncd.cli.render import status_of
+from syncd.cli.render_status import status_of
 from syncd.core.faults import Fault, Nature
 from syncd.core.quota import quota_day
 from syncd.core.settings import Limits

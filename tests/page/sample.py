@@ -12,7 +12,8 @@ from syncd.store.deadletters import ByReason, Summary
 from syncd.store.holding import Hold
 from syncd.store.jobs import JobStatus
 from syncd.store.pauses import Pause
-from syncd.store.status import BackfillStatus, BytesStatus, CensusStatus, ExportStatus, InstanceStatus, PullStatus, PushStatus
+from syncd.store.pull_status import BackfillStatus, PullStatus
+from syncd.store.status import BytesStatus, CensusStatus, ExportStatus, InstanceStatus, PushStatus
 from syncd.store.usage import ApiUser
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)

@@ -7,11 +7,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from syncd.core.guard import Known
 from syncd.core.pack import Packing, Target, pack
 from syncd.core.results import Verdicts
 from syncd.core.settings import Push
 from syncd.core.values import ImportStatus
-from syncd.store import chunks, imports, outbox, pushes
+from syncd.store import chunks, guards, imports, outbox, pushes
 from syncd.store.chunks import Chunk
 from syncd.store.imports import Job
 from syncd.store.leases import Connection, Lease, Pool
@@ -25,6 +26,13 @@ PUSH = Push("contacts")
 async def enqueue(connection: Connection | Pool, key: str, push: str = "contacts", **fields: object) -> int:
     change: int = await connection.fetchval("SELECT syncd.enqueue('acme', $1, $2, $3)", push, key, json.dumps(fields))
     return change
+
+
+async def made(pool: Pool, at: datetime, *keys: str, push: str = "contacts") -> list[int]:
+    """Changes that an application made at that moment."""
+    ids = [await enqueue(pool, key, push=push, f=1) for key in keys]
+    await pool.execute("UPDATE syncd.outbox SET created_at = $1 WHERE id = ANY ($2::bigint[])", at, ids)
+    return ids
 
 
 async def claim_in(connection: Connection, push: Push = PUSH, limit: int = 20_000) -> Packing:
@@ -95,6 +103,18 @@ async def settle_in(
 async def apply(lease: Lease, push: Push = PUSH) -> None:
     """Bring all that is pending to its end."""
     await settle(lease, *await under_way(lease, push))
+
+
+async def expect_canary(lease: Lease) -> None:
+    async with lease.transaction() as connection:
+        await guards.expect(connection, "acme", "contacts", "d", "first")
+
+
+async def guard_of(lease: Lease) -> Known:
+    async with lease.transaction() as connection:
+        found = await guards.known(connection, "acme", "contacts")
+    assert found is not None
+    return found
 
 
 async def table(pool: Pool, query: str, *arguments: object) -> list[tuple[Any, ...]]:

@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from syncd.core.windows import Around, Window, halves, plan
-from syncd.store import backfills, cursors, planning, pulls, status
+from syncd.store import backfills, cursors, planning, pull_status, pulls
 from syncd.store.cursors import OpenWindow
 from syncd.store.leases import Lease, Pool
 from syncd.store.pulls import PullState
@@ -243,7 +243,7 @@ async def test_a_pull_that_left_the_configuration_is_shown_as_such_and_goes_on_w
             await pulls.retire_others(connection, "acme", configured)
             if configured:
                 await pulls.register(connection, "acme", "people", "one", SINCE, NOW, False)
-        found = await status.pull(lease.pool, "acme", "people")
+        found = await pull_status.one(lease.pool, "acme", "people")
         assert found is not None
         assert found.state == shown
     assert [window.window for window in await open_windows(lease.pool)] == WINDOWS

@@ -10,7 +10,7 @@ from syncd.core.faults import Fault, Nature
 from syncd.core.route import Route
 from syncd.core.values import CreatedBetween, ExportStatus, InStaticList, UpdatedBetween
 from syncd.core.windows import Window
-from syncd.store import cursors, exports, planning, pulls
+from syncd.store import cursors, export_figures, exports, planning, pulls
 from syncd.store.leases import Connection, Pool
 from tests.store.outgoing import table
 
@@ -67,7 +67,7 @@ async def test_an_export_tells_its_story(pool: Pool) -> None:
         assert (export.records, export.size, export.sha256) == (40, 5000, bytes.fromhex("cd" * 32))
         await exports.to_loaded(connection, made, T[9])
     assert await exports.unfinished(pool, "acme") == []
-    assert await exports.recent_runs(pool, "acme") == [timedelta(minutes=2)]
+    assert await export_figures.recent_runs(pool, "acme") == [timedelta(minutes=2)]
 
 
 async def test_what_marketo_said_last_is_not_taken_back(pool: Pool) -> None:
@@ -90,10 +90,10 @@ async def test_the_bytes_of_a_day_are_those_completed_in_it_and_those_under_way(
         await exports.to_created(connection, failed, "e", T[0])
         await exports.looked(connection, failed, ExportStatus("e", "failed"), T[11])
         await begun(connection, 4)
-    assert await exports.spent(pool, "acme", T[0]) == 5700
-    assert await exports.spent(pool, "acme", T[4]) == 700
-    assert await exports.promised(pool, "acme") == 1000
-    assert await exports.spent(pool, "emca", T[0]) == await exports.promised(pool, "emca") == 0
+    assert await export_figures.spent(pool, "acme", T[0]) == 5700
+    assert await export_figures.spent(pool, "acme", T[4]) == 700
+    assert await export_figures.promised(pool, "acme") == 1000
+    assert await export_figures.spent(pool, "emca", T[0]) == await export_figures.promised(pool, "emca") == 0
     assert await exports.counts(pool, "acme") == {"completed": 1, "creating": 1}
 
 
@@ -102,11 +102,11 @@ async def test_windows_teach_by_their_kind_the_latest_first(pool: Pool) -> None:
         await completed(connection, 1, 5000, 40, 0)
         await completed(connection, 2, 300, 5, 10, (0, 2))
         await completed(connection, 2, 400, 4, 11, (1, 2))
-    assert await exports.seen(pool, "acme", "people", WANTED, False) == [Seen(5, 700, DAY), Seen(40, 5000, DAY)]
+    assert await export_figures.seen(pool, "acme", "people", WANTED, False) == [Seen(5, 700, DAY), Seen(40, 5000, DAY)]
     for other in (CreatedBetween(T[0] - DAY, T[0]), InStaticList("people")):
-        assert await exports.seen(pool, "acme", "people", other, False) == []
-    assert await exports.seen(pool, "acme", "people", WANTED, True) == []
-    assert await exports.seen(pool, "acme", "others", WANTED, False) == []
+        assert await export_figures.seen(pool, "acme", "people", other, False) == []
+    assert await export_figures.seen(pool, "acme", "people", WANTED, True) == []
+    assert await export_figures.seen(pool, "acme", "others", WANTED, False) == []
 
 
 async def test_a_window_is_to_be_asked_for_until_each_part_is_under_way(pool: Pool) -> None:
@@ -147,5 +147,5 @@ async def test_only_what_came_to_its_end_long_ago_is_forgotten(pool: Pool) -> No
         await exports.to_loaded(connection, young, T[9])
         await exports.forget_ended(connection, "acme", T[7])
     assert await table(pool, "SELECT window_id FROM syncd.export ORDER BY 1") == [(2,), (3,)]
-    tries = await exports.tries(pool, 2)
+    tries = await export_figures.tries(pool, 2)
     assert (tries.in_vain, tries.last_at) == (0, None)

@@ -9,7 +9,8 @@ import pytest
 from syncd.store import pauses, pulls, pushes, status
 from syncd.store.leases import Lease, Pool
 from syncd.store.pauses import Choice, Direction, Pause, Standing
-from syncd.store.status import PullStatus, PushStatus
+from syncd.store.pull_status import PullStatus
+from syncd.store.status import PushStatus
 from tests.store.outgoing import NOW, started, table, until_blocked
 
 HOUR = timedelta(hours=1)
