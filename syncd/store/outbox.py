@@ -129,7 +129,7 @@ UPDATE syncd.outbox SET waits_for = ($2::bigint[])[width_bucket(id, $1::bigint[]
 """
 NOT_URGENT = "UPDATE syncd.outbox SET priority = 'normal' WHERE id = ANY ($1::bigint[]) AND state = 'pending' AND priority = 'urgent'"
 PARK = """
-UPDATE syncd.outbox SET state = 'parked', reason = $2::jsonb ->> width_bucket(id, $1::bigint[]) - 1
+UPDATE syncd.outbox SET state = 'parked', waits_for = NULL, reason = $2::jsonb ->> width_bucket(id, $1::bigint[]) - 1
  WHERE id = ANY ($1::bigint[]) AND state = 'pending'
 """
 END = """

@@ -17,7 +17,7 @@ SELECT lacks FROM lacking WHERE lacks IS NOT NULL
 """
 # By the place among the ids, which are sorted (store/outbox.py).
 PARK = """
-UPDATE syncd.outbox SET state = 'parked', lacks = $2::jsonb ->> width_bucket(id, $1::bigint[]) - 1,
+UPDATE syncd.outbox SET state = 'parked', waits_for = NULL, lacks = $2::jsonb ->> width_bucket(id, $1::bigint[]) - 1,
        reason = $3::jsonb ->> width_bucket(id, $1::bigint[]) - 1
  WHERE id = ANY ($1::bigint[]) AND state = 'pending'
 """

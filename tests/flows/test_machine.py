@@ -148,6 +148,17 @@ STORIES = {
         Sync(),
         *UNTIL_SETTLED,
     ),
+    "what waits beside an urgent change is parked": (
+        Enqueue((ANN,)),
+        *UNTIL_SENT[:2],
+        Run(1),
+        Submit(),
+        Enqueue((New("contacts", "a@x.io", {"company": "null"}),)),
+        Pack(),
+        Enqueue((URGENT,)),
+        Sync(),
+        *UNTIL_SETTLED,
+    ),
     "a clear beside what Sync Leads does not write": (
         Enqueue((ANN, New("contacts", "a@x.io", {"firstName": "null"}), New("crm", "k1", {"lastName": "null"}))),
         Pack(),
