@@ -116,8 +116,12 @@ def lines_of(instance: str, push: Push, done: Done) -> list[str]:
 
 @asynccontextmanager
 async def _alone(database: Database, command: str, instance: str, push: str) -> AsyncIterator[Connection]:
-    async with open_pool(database, f"syncd {command}") as pool, pool.acquire() as connection:
-        if not await attaching.alone(connection, instance, push):
+    async with (
+        open_pool(database, f"syncd {command}") as pool,
+        pool.acquire() as connection,
+        attaching.alone(connection, instance, push) as alone,
+    ):
+        if not alone:
             raise Refused(
                 f"syncd {command}: another syncd attach or detach of {push}, or a comparison of its view, is at work; wait for it"
             )

@@ -88,8 +88,12 @@ async def carry_out(database: Database, instance: Instance, push: Push, wanted: 
 
 @asynccontextmanager
 async def _alone(database: Database, instance: Instance, push: Push, wanted: Wanted) -> AsyncIterator[tuple[Connection, Frame]]:
-    async with open_pool(database, "syncd revert", 2) as pool, pool.acquire() as connection:
-        if not await attaching.alone(connection, instance.name, push.name):
+    async with (
+        open_pool(database, "syncd revert", 2) as pool,
+        pool.acquire() as connection,
+        attaching.alone(connection, instance.name, push.name) as alone,
+    ):
+        if not alone:
             raise Refused(f"syncd revert: another syncd revert, attach or detach of {push.name} is at work; wait for it")
         try:
             frame = await frame_of(pool, instance, push, wanted.since, wanted.until, wanted.fields)

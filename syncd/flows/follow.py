@@ -56,7 +56,7 @@ class Follower:
             raise
 
     async def close(self) -> None:
-        """Give the session back, without what it has read."""
+        """End the session, and with it what it has read."""
         self._comparison = None
         session, self._session = self._session, AsyncExitStack()
         with contextlib.suppress(*DATABASE_FAULTS):
@@ -73,10 +73,10 @@ class Follower:
         if await self._paused():
             return Idle(now + LOOK)
         connection = await self._session.enter_async_context(self._lease.pool.acquire())
-        if not await attaching.alone(connection, self.instance, self._push.name):
+        self._session.callback(connection.terminate)  # a lock and a table of the session's are not to come back to the pool
+        if not await self._session.enter_async_context(attaching.alone(connection, self.instance, self._push.name)):
             await self.close()
             return Idle(now + LOOK)
-        self._session.push_async_callback(comparing.forget_temporary, connection)
         view = await comparing.of_push(connection, self.instance, self._push.name)
         if view is None or view.based_at is None:
             await self.close()

@@ -5,7 +5,8 @@ table at that moment are waited for, and only then the page is read. So per key 
 waits for a backfill, and what is released late sets nothing that a later change has set.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -37,6 +38,7 @@ DETACH = "SELECT syncd.detach($1)"
 FORGET_FAULTS = "DELETE FROM syncd.attach_fault WHERE instance = $1 AND push = $2"
 FORGET = "DELETE FROM syncd.attachment WHERE instance = $1 AND push = $2"
 TRY_LOCK = "SELECT pg_try_advisory_lock($1, hashtext($2 || ' ' || $3))"
+UNLOCK = "SELECT pg_advisory_unlock($1, hashtext($2 || ' ' || $3))"
 # By the catalogs, as to_regclass fails where a right on the schema is gone.
 ATTACHMENTS = """
 SELECT a.id, a.push, a.relation, a.digest, a.attached_at, a.plan_id,
@@ -125,9 +127,15 @@ class Page:
     reached: Sequence[str] | None
 
 
-async def alone(connection: Connection, instance: str, push: str) -> bool:
-    """Keep other commands off the push's table, for as long as the session lasts; False when one is at work."""
-    return await connection.fetchval(TRY_LOCK, LOCKS, instance, push)  # type: ignore[no-any-return]
+@asynccontextmanager
+async def alone(connection: Connection, instance: str, push: str) -> AsyncIterator[bool]:
+    """Keep other commands off the push's table meanwhile, or as long as the session lasts; False when one is at work."""
+    had = await connection.fetchval(TRY_LOCK, LOCKS, instance, push)
+    try:
+        yield had
+    finally:
+        if had and not connection.is_closed():
+            await connection.execute(UNLOCK, LOCKS, instance, push)
 
 
 async def attach(

@@ -52,7 +52,8 @@ async def create_pool(dsn: str, *, application_name: str, min_size: int, max_siz
 
 
 async def _as_it_is(_: object) -> None:
-    """Whatever a transaction of ours sets ends with it: asking the server to put all back would be one exchange more for each."""
+    """What is set ends with its transaction, and who makes a session's state ends the session: putting all back would only be one
+    exchange more for each page and claim."""
 
 
 def without_password(dsn: str) -> str:

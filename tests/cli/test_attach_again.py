@@ -132,8 +132,8 @@ async def broken_off(syncd: Run, yaml: Yaml, monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_two_at_a_time_do_not_meet(syncd: Run, yaml: Yaml, pool: asyncpg.Pool) -> None:
     await both(pool)
-    async with pool.acquire() as other:
-        assert await attaching.alone(other, "acme", "contacts")
+    async with pool.acquire() as other, attaching.alone(other, "acme", "contacts") as alone:
+        assert alone
         ran = await syncd("attach", "-c", write(yaml), "--push", "contacts")
     assert (ran.code, ran.err) == (
         1,

@@ -192,8 +192,7 @@ async def test_what_cannot_be_reverted(syncd: Run, yaml: Yaml, pool: asyncpg.Poo
 
 
 async def test_one_at_a_time(syncd: Run, yaml: Yaml, imported: asyncpg.Pool) -> None:
-    async with imported.acquire() as other:
-        assert await attaching.alone(other, "acme", "contacts")
+    async with imported.acquire() as other, attaching.alone(other, "acme", "contacts") as alone:
+        assert alone
         code, _, err = await told(syncd, yaml, *SINCE, "--yes")
         assert (code, err) == (1, "syncd revert: another syncd revert, attach or detach of contacts is at work; wait for it\n")
-        await other.execute("SELECT pg_advisory_unlock_all()")

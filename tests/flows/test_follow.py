@@ -250,8 +250,8 @@ async def test_it_is_compared_more_often_at_once_when_the_configuration_says_so(
 
 async def test_no_two_comparisons_meet(house: Build, database: str) -> None:
     home = await following(house, database)
-    async with home.pool.acquire() as other:
-        assert await attaching.alone(other, "acme", "contacts")
+    async with home.pool.acquire() as other, attaching.alone(other, "acme", "contacts") as alone:
+        assert alone
         assert await compared(home, "UPDATE crm.person SET score = 1 WHERE id = 1") == []
     assert await compared(home) == [("ada@example.org", {"leadScore": 1})]
 
