@@ -88,6 +88,13 @@ STORIES = {
         *UNTIL_SETTLED,
         Retry(None),
     ),
+    "a retry of what was too large": (
+        Submit("413"),
+        Enqueue((New("members", "c@x.io", {"company": "plain"}),)),
+        *UNTIL_SETTLED,
+        Retry(None),
+        *UNTIL_SETTLED,
+    ),
     "a takeover during the POST": (
         Enqueue((ANN,)),
         *UNTIL_SENT[:2],

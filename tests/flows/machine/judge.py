@@ -163,7 +163,8 @@ def _may_be(lead: tuple[str, str], name: str, words: list[Setter], marketo: Mark
         elif word.state == "unverified" or doubtful:
             may_be.add(word.value)
         elif word.value is not None:  # which of several changes has cleared, nobody can tell
-            assert doubtful is None, ("written, and yet not applied", lead, name, words)
+            retried = any(other.value == word.value for other in words[number + 1 :])  # no other change has the value of another
+            assert doubtful is None or retried, ("written, and yet not applied", lead, name, words)
     return may_be
 
 
