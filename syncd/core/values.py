@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 Attribute = tuple[str, str, str]
 """One attribute of a lead as the wire gave it: its name, its type (protocol 1.4 attrType, 3.3 dataType), and its value as text."""
@@ -18,10 +20,10 @@ class LeadRecord(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class LeadPage:
+class LeadPage(Generic[T]):
     """One reply of a window's stream. `position` is None at the end (protocol 1.4); `asked_at` is when the request went out."""
 
-    leads: Sequence[LeadRecord]
+    leads: Sequence[T]
     remaining: int
     position: str | None
     asked_at: datetime

@@ -23,7 +23,7 @@ from syncd.flows.offers import may_read_activities, offers, way_of
 from syncd.marketo.describe import describe
 from syncd.marketo.imports import Imports
 from syncd.marketo.rest import RestApi
-from syncd.marketo.soap import SoapApi
+from syncd.marketo.soap import SoapApi, as_it_came
 from syncd.marketo.soap_request import StaticList as ListSelector
 from syncd.marketo.token import Token
 from syncd.marketo.usage import usage
@@ -189,7 +189,7 @@ async def _static_list(pull: Pull, select: StaticList, soap: SoapApi, path: str)
     """Asks for one member, with the fields left open: a misspelt one is another's to find."""
     what = f"pull {pull.name}: static list"
     try:
-        page = await soap.page(ListSelector(select.list), None, 1, ())
+        page = await soap.page(ListSelector(select.list), None, 1, (), as_it_came)
     except Fault as fault:
         if fault.code != LIST_NOT_FOUND:
             return [Finding(what, False, str(fault), _remedy(fault, f"{path}.soap.endpoint", path, "to call the SOAP API"))]

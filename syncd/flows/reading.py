@@ -1,6 +1,5 @@
 """What a pull asks Marketo for, and its replies in the mirror's form."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +9,7 @@ from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
 from syncd.core.mirror import Dictionary, MirrorRow, Vocabulary, mirror_row
 from syncd.core.settings import Keys, Pull, SmartList, StaticList, UpdatedSince
-from syncd.core.values import LeadPage
+from syncd.core.values import LeadRecord
 from syncd.core.where import keeps
 from syncd.flows.pages import OnPosition, Pages
 from syncd.marketo import soap_request
@@ -50,15 +49,21 @@ class Reader:
         selector, fields = self._selector(window), asked_fields(self._pull, (await self._vocabulary()).soap)
 
         async def fetch(position: str | None, known: OnPosition) -> MirroredPage:
-            asked = self.batch.size
+            asked, vocabulary = self.batch.size, await self._vocabulary()
+            where = where_on_the_wire(self._pull, vocabulary.soap)
+
+            def form(lead: LeadRecord) -> tuple[MirrorRow, bool]:
+                return mirror_row(lead, vocabulary.soap), not where or keeps(lead, where)
+
             try:
-                page = await self._soap.page(selector, position, asked, fields, known)
+                page = await self._soap.page(selector, position, asked, fields, form, known)
             except Fault as fault:
                 if fault.code in TOO_MUCH:
                     self.batch = self.batch.failed(asked)
                 raise
             self.batch = self.batch.answered(asked, len(page.leads), self._clock.now() - page.asked_at)
-            return await self._mirrored(page)  # while the page before it is written
+            kept = [kept for _, kept in page.leads] if where else None
+            return MirroredPage([row for row, _ in page.leads], kept, vocabulary, page.remaining, page.position, page.asked_at)
 
         return Pages(fetch, window.position)
 
@@ -74,17 +79,6 @@ class Reader:
                 return LeadKeys(key_type, window.keys)
             case SmartList():
                 raise AssertionError("SOAP knows no smart lists; the configuration is refused")
-
-    async def _mirrored(self, page: LeadPage) -> MirroredPage:
-        vocabulary = await self._vocabulary()
-        rows = []
-        for number, lead in enumerate(page.leads):
-            if number % SLICE == 0:
-                await asyncio.sleep(0)  # a page of wide leads must not hold up the rest of the daemon
-            rows.append(mirror_row(lead, vocabulary.soap))
-        where = where_on_the_wire(self._pull, vocabulary.soap)
-        kept = [keeps(lead, where) for lead in page.leads] if where else None
-        return MirroredPage(rows, kept, vocabulary, page.remaining, page.position, page.asked_at)
 
 
 def asked_fields(pull: Pull, dictionary: Dictionary) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
 """SOAP getMultipleLeads against one endpoint (protocol 1)."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
+from typing import TypeVar
 
 from syncd.core.clock import Clock
 from syncd.core.faults import Fault, Nature
@@ -14,6 +15,7 @@ from syncd.marketo.session import Call, Message, Reply, Session
 from syncd.marketo.soap_reply import OnPosition, ReplyParser
 from syncd.marketo.soap_request import SOAP_ACTION, LastUpdated, Selector, get_multiple_leads
 
+T = TypeVar("T")
 ENDPOINT = "getMultipleLeads"
 MAX_REPLY = 64 * 1024 * 1024
 
@@ -40,13 +42,13 @@ class SoapApi:
         batch_size: int,
         fields: Sequence[str],
         on_position: OnPosition | None = None,
-    ) -> LeadPage:
+    ) -> LeadPage[LeadRecord]:
         """One page of the leads updated from `oldest` to `latest`; `position` None asks for the first.
 
         `on_position` is told the next position (None at the end) and the remaining count as soon as they have been read, before
         the leads: the page may still fail. An end of stream (20123) is an empty last page. Raises Fault.
         """
-        return await self.page(LastUpdated(oldest, latest), position, batch_size, fields, on_position)
+        return await self.page(LastUpdated(oldest, latest), position, batch_size, fields, as_it_came, on_position)
 
     async def page(
         self,
@@ -54,9 +56,10 @@ class SoapApi:
         position: str | None,
         batch_size: int,
         fields: Sequence[str],
+        form: Callable[[LeadRecord], T],
         on_position: OnPosition | None = None,
-    ) -> LeadPage:
-        """One page of whatever `selector` names, else like `lead_page`."""
+    ) -> LeadPage[T]:
+        """One page of whatever `selector` names, each lead in the `form` that is wanted of it, else like `lead_page`."""
         asked_at = self._clock.now()
 
         def compose() -> Message:
@@ -73,8 +76,8 @@ class SoapApi:
             )
             return Message({"Content-Type": "text/xml; charset=utf-8", "SOAPAction": SOAP_ACTION}, (body,))
 
-        async def read(reply: Reply) -> LeadPage:
-            leads, remaining, next_position = await _read(reply, on_position)
+        async def read(reply: Reply) -> LeadPage[T]:
+            leads, remaining, next_position = await _read(reply, form, on_position)
             return LeadPage(leads, remaining, next_position, asked_at)
 
         try:
@@ -97,10 +100,15 @@ class SoapApi:
         return self._key
 
 
-async def _read(reply: Reply, on_position: OnPosition | None) -> tuple[Sequence[LeadRecord], int, str | None]:
+def as_it_came(lead: LeadRecord) -> LeadRecord:
+    """The form of who wants no other."""
+    return lead
+
+
+async def _read(reply: Reply, form: Callable[[LeadRecord], T], on_position: OnPosition | None) -> tuple[Sequence[T], int, str | None]:
     if reply.status not in (200, 500):
         raise http_fault(reply.status, f"answered HTTP {reply.status}", ENDPOINT)
-    parser = ReplyParser(ENDPOINT, on_position if reply.status == 200 else None)
+    parser = ReplyParser(ENDPOINT, on_position if reply.status == 200 else None, form)
     try:
         async with aclosing(reply.pieces(MAX_REPLY)) as pieces:
             async for piece in pieces:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import cast
+from typing import Generic, TypeVar, cast
 
 from lxml import etree
 
@@ -11,6 +11,7 @@ from syncd.core.values import Attribute, LeadRecord
 from syncd.marketo.errors import garbled, soap_fault
 from syncd.marketo.soap_records import NotPlainError, plain_records
 
+T = TypeVar("T")
 OnPosition = Callable[[str | None, int], None]
 
 _ENVELOPE = "{http://schemas.xmlsoap.org/soap/envelope/}Envelope"
@@ -35,18 +36,20 @@ _LARGEST_ID = 2**63 - 1
 _LARGEST_COUNT = 10**12  # no subscription has so many leads, and sums of them must fit 64 bits
 
 
-class ReplyParser:
+class ReplyParser(Generic[T]):
     """Fed with pieces of a reply; nothing of a page is given out before the last piece was found good.
 
+    Each lead is given the `form` that is wanted of it as soon as it is read, while it is still near to the processor.
     `on_position` alone is told earlier: the next stream position and the remaining count stand before the records.
     Records in the very form of the protocol never reach the XML parser, which costs more than all else; where anything is
     different, the rest of the page does. Every method raises Fault: "garbled" for whatever is not a whole reply, or what
     Marketo's own fault says.
     """
 
-    def __init__(self, endpoint: str, on_position: OnPosition | None) -> None:
+    def __init__(self, endpoint: str, on_position: OnPosition | None, form: Callable[[LeadRecord], T]) -> None:
         self._endpoint = endpoint
         self._on_position = on_position
+        self._form = form
         # Events of every record, or of the ends of elements, would cost a third of the parsing.
         self._parser = etree.XMLPullParser(
             events=("start",),
@@ -60,7 +63,7 @@ class ReplyParser:
         )
         self._list: etree._Element | None = None
         self._told = False
-        self._leads: list[LeadRecord] = []
+        self._leads: list[T] = []
         self._beginning = b""  # lxml tells the encoding at the end only
         self._plain = False
         self._kept = b""  # the beginning of a record, not whole yet
@@ -89,7 +92,7 @@ class ReplyParser:
         taken = 0
         try:
             for lead, end in plain_records(text):
-                self._leads.append(lead)
+                self._leads.append(self._form(lead))
                 taken = end
         except NotPlainError:
             self._plain = False
@@ -108,7 +111,7 @@ class ReplyParser:
             self._leads.extend(map(self._record, list(self._list)[:-1]))  # the last one may not be whole yet
             del self._list[:-1]
 
-    def finish(self) -> tuple[list[LeadRecord], int, str | None]:
+    def finish(self) -> tuple[list[T], int, str | None]:
         """The leads, the remaining count and the next position, None at the end of the stream."""
         try:
             self._parser.feed(self._kept)
@@ -152,7 +155,7 @@ class ReplyParser:
         if element.getroottree().docinfo.internalDTD is not None:
             raise self._garbled("the reply has a DTD, which is never accepted")
 
-    def _record(self, element: etree._Element) -> LeadRecord:
+    def _record(self, element: etree._Element) -> T:
         if element.tag != "leadRecord":
             raise self._garbled("the list has something else than a leadRecord")
         lead_id = email = None
@@ -171,7 +174,7 @@ class ReplyParser:
                 attributes = self._attributes(child)
         if lead_id is None:
             raise self._garbled("a leadRecord has no Id, or one that is no number")
-        return LeadRecord(lead_id, email, attributes)
+        return self._form(LeadRecord(lead_id, email, attributes))
 
     def _attributes(self, elements: etree._Element) -> list[Attribute]:
         # A column at a time spares most of Python's work, where no attribute lacks a part or has an empty one.

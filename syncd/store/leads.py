@@ -217,16 +217,11 @@ async def upsert(
     return Upserted(record["created"], record["changed"], record["refused"], record["dropped"], len(forgotten))
 
 
-def _columns(page: Sequence[MirrorRow], asker: Asker) -> tuple[list[int], list[str | None], list[str], list[str], list[str]]:
+def _columns(page: Sequence[MirrorRow], asker: Asker) -> Sequence[Sequence[int | str | None]]:
     """The page as the statements take it: ids, addresses, attributes, misfits, digests."""
     mark = asker.mark
-    return (
-        [row.lead_id for row in page],
-        [row.email for row in page],
-        [row.attributes for row in page],
-        [row.misfits for row in page],
-        [f"{mark}{row.digest}" for row in page],
-    )
+    *columns, digests = zip(*page, strict=True) if page else ((),) * 5
+    return (*columns, [f"{mark}{digest}" for digest in digests])
 
 
 async def upsert_staged(

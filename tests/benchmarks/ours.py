@@ -20,7 +20,7 @@ from syncd.flows.loop import Worked
 from syncd.flows.plan import register
 from syncd.flows.pull import PullStream, streams_of
 from syncd.marketo.session import PIECE, Call, Reply, Session
-from syncd.marketo.soap import SoapApi
+from syncd.marketo.soap import SoapApi, as_it_came
 from syncd.marketo.soap_reply import ReplyParser
 from syncd.marketo.soap_request import w3c
 from syncd.ops.clock import WallClock
@@ -121,7 +121,7 @@ async def lease_of(dsn: str, pool: Pool, instance: str) -> tuple[Lease, "asyncpg
 
 def parsed(page: Page) -> list[LeadRecord]:
     """The parse step alone."""
-    parser = ReplyParser("getMultipleLeads", None)
+    parser = ReplyParser("getMultipleLeads", None, as_it_came)
     for start in range(0, len(page.body), PIECE):
         parser.feed(page.body[start : start + PIECE])
     return parser.finish()[0]
@@ -129,7 +129,7 @@ def parsed(page: Page) -> list[LeadRecord]:
 
 def longest_stall(page: Page) -> tuple[float, float]:
     """Seconds, by the clock and of CPU, that the loop was held up at most while the page was parsed: a piece at a time."""
-    parser = ReplyParser("getMultipleLeads", None)
+    parser = ReplyParser("getMultipleLeads", None, as_it_came)
     walls, cpus = [time.perf_counter()], [time.thread_time()]
     for start in range(0, len(page.body), PIECE):
         parser.feed(page.body[start : start + PIECE])

@@ -362,7 +362,7 @@ async def test_mischief_on_the_wire_in_mid_window(
     pieces: list[int] = []
     feed = ReplyParser.feed
 
-    def counted(self: ReplyParser, piece: bytes) -> None:
+    def counted(self: ReplyParser[Any], piece: bytes) -> None:
         pieces.append(len(piece))
         feed(self, piece)
 

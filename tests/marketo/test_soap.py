@@ -10,7 +10,7 @@ from aiohttp import web
 
 from syncd.core.faults import Fault, Nature
 from syncd.core.settings import Secret, Soap
-from syncd.core.values import LeadPage
+from syncd.core.values import LeadPage, LeadRecord
 from syncd.marketo.session import Session
 from syncd.marketo.soap import SoapApi
 from syncd.marketo.soap_reply import OnPosition
@@ -33,7 +33,7 @@ def xml(text: str, status: int = 200) -> web.Response:
     return web.Response(text=text, status=status, content_type="text/xml")
 
 
-async def first_page(api: SoapApi, on_position: OnPosition | None = None) -> LeadPage:
+async def first_page(api: SoapApi, on_position: OnPosition | None = None) -> LeadPage[LeadRecord]:
     return await api.lead_page(
         oldest=NOW - timedelta(days=1), latest=NOW, position=None, batch_size=300, fields=("Company",), on_position=on_position
     )

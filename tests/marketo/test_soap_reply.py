@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from syncd.core.faults import Fault, Nature
 from syncd.core.values import LeadRecord
+from syncd.marketo.soap import as_it_came
 from syncd.marketo.soap_records import plain_records
 from syncd.marketo.soap_reply import ReplyParser
 from tests.marketo.wire import SAMPLES
@@ -26,7 +27,7 @@ Page = tuple[list[LeadRecord], int, str | None]
 
 def parse(document: bytes, size: int = 16 * 1024, told: Told | None = None) -> tuple[Page, Told]:
     told = [] if told is None else told
-    parser = ReplyParser("e", lambda position, remaining: told.append((position, remaining)))
+    parser = ReplyParser("e", lambda position, remaining: told.append((position, remaining)), as_it_came)
     for start in range(0, len(document), size):
         parser.feed(document[start : start + size])
     return parser.finish(), told
@@ -91,7 +92,7 @@ def test_a_fault_without_its_detail(inside: str, code: str, nature: Nature) -> N
 
 def test_the_position_is_told_before_the_leads_arrive() -> None:
     told: Told = []
-    parser = ReplyParser("e", lambda position, remaining: told.append((position, remaining)))
+    parser = ReplyParser("e", lambda position, remaining: told.append((position, remaining)), as_it_came)
     whole = page(record(""), position="<newStreamPosition> a+/=\n</newStreamPosition>")
     parser.feed(whole[: whole.index(b"<leadRecord>")])
     assert told == [(" a+/=\n", 5)]
@@ -234,7 +235,7 @@ def test_every_lead_comes_out_as_it_went_in(leads: list[tuple[int, list[tuple[st
 
 @pytest.mark.parametrize(("value", "left"), [("<attrValue>x</attrValue>", 0), ("<attrValue><!-- not plain -->x</attrValue>", 1)])
 def test_leads_that_were_read_are_kept_nowhere_else(value: str, left: int) -> None:
-    parser = ReplyParser("e", None)
+    parser = ReplyParser("e", None, as_it_came)
     document = page(record(attribute(value)) * 2000, count=2000).partition(b"</leadRecordList>")[0]
     for start in range(0, len(document), 16 * 1024):
         parser.feed(document[start : start + 16 * 1024])
@@ -246,7 +247,7 @@ def test_leads_that_were_read_are_kept_nowhere_else(value: str, left: int) -> No
 
 
 def test_a_record_without_end_is_left_to_the_xml_parser() -> None:
-    parser = ReplyParser("e", None)
+    parser = ReplyParser("e", None, as_it_came)
     parser.feed(page("<leadRecord>").partition(b"</leadRecordList>")[0])
     for _ in range(1000):
         parser.feed(attribute("<attrValue>x</attrValue>").encode() * 40)
@@ -328,7 +329,7 @@ def records(draw: st.DrawFn) -> str:
 
 
 def outcome(document: bytes, size: int) -> Page | str:
-    parser = ReplyParser("e", None)
+    parser = ReplyParser("e", None, as_it_came)
     head, start, rest = document.partition(b"<leadRecordList>")
     try:
         for piece in (head + start, *(rest[at : at + size] for at in range(0, len(rest), size))):
@@ -399,7 +400,7 @@ def test_plain_records_are_read_as_the_xml_parser_reads_them(inside: list[str], 
 )
 @pytest.mark.parametrize("size", [1000, 40])
 def test_only_utf_8_is_read_as_it_is(declaration: bytes, plain: bool, size: int) -> None:
-    parser = ReplyParser("e", None)
+    parser = ReplyParser("e", None, as_it_came)
     head, start, rest = (declaration + page(record(attribute("<attrValue>Ã©</attrValue>")))).partition(b"<leadRecordList>")
     for at in range(0, len(head), size):
         parser.feed(head[at : at + size])
