@@ -13,7 +13,8 @@ import orjson
 
 from syncd.core.batching import may_go_by_sync
 from syncd.core.csvfile import read_rows
-from syncd.core.pack import Cells, PackedBatch, PackedChunk, PackedRow, Packing, PendingChange
+from syncd.core.pack import PackedBatch, PackedChunk, PackedRow, Packing
+from syncd.core.pending import Cells, PendingChange
 from syncd.core.preflight import ASKED_ONCE_MORE
 from syncd.core.settings import Format
 from syncd.core.tally import Fate, Tally

@@ -1,72 +1,14 @@
 """Pending changes → rows of chunks: one row per key, each file under its byte limit (architecture.md, Coalescing and Packing)."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
-import orjson
-
-from syncd.core.batching import COMPANY_FIELDS, MOST_BYTES, MOST_RECORDS, Number, Truth, record_of
+from syncd.core.batching import COMPANY_FIELDS, MOST_BYTES, MOST_RECORDS, Number, record_of
 from syncd.core.csvfile import render_line
 from syncd.core.merge import ECHO, Mirror
-from syncd.core.preflight import Preflight, Refusal, waiting_for
-from syncd.core.rules import UNKNOWN, Known, Rules, Stopped
-from syncd.core.settings import ClearWith, Format
-
-_EXACT = json.JSONDecoder(parse_int=Number, parse_float=Number)  # no number loses a digit
-_TRUE, _FALSE = Truth("true"), Truth("false")
-
-Cells = dict[str, str | None]
-"""What a change, or the row of a key, sets; None clears."""
-
-
-class PendingChange(NamedTuple):
-    """A claimed row of the outbox. `fields` is the jsonb's text, so that no number loses a digit."""
-
-    id: int
-    key: str
-    key_norm: str
-    fields: str
-    overwritten: frozenset[str] = frozenset()
-    """Fields that a later change has set already; they are not set again."""
-    place: int | None = None
-    """Its place among the changes of its key: a retry has the one of the change that it retries; None: its id."""
-    lacks: str | None = None
-    """The field that it was parked for: describe has been asked for it anew since."""
-
-
-def place_of(change: PendingChange) -> int:
-    """Which of two changes of a key comes later."""
-    return change.id if change.place is None else change.place
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a push packs for. `envelope_bytes` is what multipart adds around the file.
-
-    `list_id` says that files add to a list. `by_sync`: nothing goes into files, but all into sync batches.
-    """
-
-    lookup_field: str
-    format: Format
-    max_body_bytes: int
-    envelope_bytes: int
-    clear_with: ClearWith = "sync"
-    list_id: int | None = None
-    by_sync: bool = False
-    ids: Mapping[str, int] = field(default_factory=dict)
-    """Keys → the leads that records and rows are to name by their ids instead."""
-    checks: Preflight | None = None
-    """None: nothing is checked against describe."""
-    rules: Rules | None = None
-    known: Mapping[str, Known] = field(default_factory=dict)
-    """What the mirror knows of the leads of the keys, as far as rules need it."""
-
-    @property
-    def max_file_bytes(self) -> int:
-        return self.max_body_bytes - self.envelope_bytes
+from syncd.core.pending import Cells, PendingChange, Target, Verdict, cells_of, place_of, trimmed
 
 
 @dataclass(slots=True)
@@ -118,15 +60,6 @@ class Packing:
     by_file: list[int] = field(default_factory=list)  # left, and not urgent any more: Sync Leads can't carry them
 
 
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    """Why a change goes into no row."""
-
-    state: Literal["superseded", "rejected", "parked", "noop"]
-    reason: str
-    lacks: str | None = None
-
-
 @dataclass(slots=True)
 class _Row:
     """The changes of one key, coalesced."""
@@ -170,10 +103,10 @@ def _coalesce(changes: Iterable[PendingChange], claimed: Mapping[str, int], targ
         if change.key_norm in claimed:
             packing.waiting.append((change.id, claimed[change.key_norm]))
             continue
-        cells = _cells(change, target)
-        if target.by_sync and not isinstance(cells, _Verdict) and not COMPANY_FIELDS.isdisjoint(cells):
+        cells = cells_of(change, target)
+        if target.by_sync and not isinstance(cells, Verdict) and not COMPANY_FIELDS.isdisjoint(cells):
             packing.by_file.append(change.id)
-        elif not isinstance(cells, _Verdict):
+        elif not isinstance(cells, Verdict):
             by_key.setdefault(change.key_norm, []).append((change, cells))
         elif cells.lacks is not None:
             packing.lacking.append((change.id, cells.lacks, cells.reason))
@@ -183,13 +116,13 @@ def _coalesce(changes: Iterable[PendingChange], claimed: Mapping[str, int], targ
             packing.ended.append((change.id, cells.state, cells.reason))
     for key_norm, members in by_key.items():
         change, cells = members[0]
-        key = _trimmed(change.key)
+        key = trimmed(change.key)
         if len(members) == 1:
             yield _Row(key, key_norm, [change.id], cells, place_of(change))
             continue
         if target.lookup_field != "email":
             # Whether other keys that differ by case are one is [unknown]: then neither one row, nor two live jobs, nor out of turn.
-            differs = [_trimmed(change.key) != key for change, _ in members]
+            differs = [trimmed(change.key) != key for change, _ in members]
             same = differs.index(True) if True in differs else len(members)
             packing.left.extend(change.id for change, _ in members[same:])
             members = members[:same]
@@ -209,11 +142,6 @@ def _together(members: Sequence[tuple[PendingChange, Cells]]) -> int:
     return len(members)
 
 
-def _trimmed(key: str) -> str:
-    """The key as it is sent: without the blanks that the outbox's `key_norm` leaves out, and no others."""
-    return key.strip(" \t\r\n")
-
-
 def _merge(key: str, key_norm: str, members: Sequence[tuple[PendingChange, Cells]], packing: Packing) -> _Row:
     """One row of a key's changes: later values win; a change all of whose fields are overwritten is superseded."""
     cells: Cells = {}
@@ -228,93 +156,6 @@ def _merge(key: str, key_norm: str, members: Sequence[tuple[PendingChange, Cells
             newest = max((setters[name] for name in own), key=order.__getitem__)
             packing.ended.append((change.id, "superseded", f"change {newest} set its fields again"))
     return _Row(key, key_norm, sorted(riding), cells, place_of(members[-1][0]))
-
-
-def _cells(change: PendingChange, target: Target) -> Cells | _Verdict:
-    if not change.key_norm:
-        return _Verdict("rejected", f"the key is empty: it must be a value of {target.lookup_field}")
-    try:
-        fields = _decoded(change.fields)
-    except RecursionError:
-        return _Verdict("rejected", "its values are nested deeper than any field's")
-    overwritten, checks = change.overwritten, target.checks
-    if checks is not None and checks.mends_spelling:
-        fields = _spelled(fields, checks)
-        overwritten = frozenset(_spelled(dict.fromkeys(overwritten), checks))
-    cleared = None if target.by_sync else _CLEARS[target.clear_with]
-    cells: Cells = {}
-    for name, value in fields.items():
-        if overwritten and name in overwritten and name != target.lookup_field:
-            continue
-        kind = type(value)
-        if kind is str:
-            cells[name] = value or cleared
-        elif kind is int:
-            cells[name] = Number(value)
-        elif kind is bool:
-            cells[name] = _TRUE if value else _FALSE
-        elif value is None:
-            cells[name] = cleared
-        elif kind is Number:
-            cells[name] = value
-        else:
-            return _Verdict("rejected", f"the value of {name} is no text, number or boolean")
-    own_key = cells.pop(target.lookup_field, None)
-    if own_key is not None and _trimmed(own_key).lower() != _trimmed(change.key).lower():
-        return _Verdict("rejected", f"its {target.lookup_field} differs from its key, by which the lead is looked up")
-    if cells and target.rules is not None:
-        ruled = target.rules.apply(cells, target.known.get(change.key_norm, UNKNOWN), (None, _CLEARS[target.clear_with]))
-        if isinstance(ruled, Stopped):
-            return _Verdict(ruled.state, ruled.reason)
-        cells = ruled
-    if None in cells.values() and target.clear_with == "sync" and (reason := _not_to_be_cleared(cells, target)) is not None:
-        return _Verdict("parked", reason)
-    if cells:
-        return cells if checks is None else _judged(change, cells, checks)
-    if change.overwritten:
-        return _Verdict("superseded", "later changes set its fields again")
-    return _Verdict("rejected", "it sets no field")
-
-
-def _decoded(text: str) -> dict[str, Any]:
-    """The fields of a change; numbers are `int`, or `Number` where there are any that floats or 64 bits can't tell by their digits."""
-    try:
-        fields: dict[str, Any] = orjson.loads(text)
-    except orjson.JSONDecodeError:  # nested too deep for it, maybe
-        fields = _EXACT.decode(text)
-    else:
-        if float in map(type, fields.values()):
-            fields = _EXACT.decode(text)
-    return fields
-
-
-def _spelled(fields: dict[str, Any], checks: Preflight) -> dict[str, Any]:
-    mended = checks.spelled(fields)
-    return {mended.get(name, name): value for name, value in fields.items()} if mended else fields
-
-
-def _judged(change: PendingChange, cells: Cells, checks: Preflight) -> Cells | _Verdict:
-    judged = checks.judge(_trimmed(change.key), cells, change.lacks)
-    if not isinstance(judged, Refusal):
-        return judged
-    if judged.lacks is None:
-        return _Verdict("rejected", judged.reason)
-    return _Verdict("parked", waiting_for(judged, checks.vanished), judged.lacks)
-
-
-_CLEARS: Mapping[ClearWith, str | None] = {"sync": None, "blank": "", "NULL": "NULL"}
-
-
-def _not_to_be_cleared(cells: Cells, target: Target) -> str | None:
-    """Why a change that clears can't go by Sync Leads (protocol 4)."""
-    cleared = ", ".join(sorted(name for name, value in cells.items() if value is None))
-    company = ", ".join(sorted(COMPANY_FIELDS & cells.keys()))
-    way = "set clear_with, if you know how this instance reads the cells of a file,"
-    if target.list_id is not None:
-        return f"it clears {cleared} by Sync Leads, which does not add to a list: {way} or clear by a push without list_id"
-    if company:
-        return f"it clears {cleared} by Sync Leads, which does not write fields of companies ({company}): {way} or enqueue these apart"
-    return None
 
 
 def _into_batch(row: _Row, batch: PackedBatch | None, target: Target, packing: Packing) -> PackedBatch | None:

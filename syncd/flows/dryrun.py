@@ -16,7 +16,8 @@ from syncd.core.forecast import Forecast, forecast
 from syncd.core.guard import digest_of, guard_notes
 from syncd.core.hours import may_import
 from syncd.core.mirror import Vocabulary
-from syncd.core.pack import PendingChange, Target, pack
+from syncd.core.pack import pack
+from syncd.core.pending import PendingChange, Target
 from syncd.core.preflight import Preflight
 from syncd.core.settings import Instance, Push
 from syncd.core.tally import Fate, Tally

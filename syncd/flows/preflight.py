@@ -13,7 +13,8 @@ from syncd.core.drift import KnownField
 from syncd.core.faults import Fault
 from syncd.core.merge import Mirror
 from syncd.core.mirror import Vocabulary
-from syncd.core.pack import Packing, Target
+from syncd.core.pack import Packing
+from syncd.core.pending import Target
 from syncd.core.preflight import Preflight
 from syncd.core.rules import Known, Rules
 from syncd.core.settings import Instance, Pull, Push

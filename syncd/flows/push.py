@@ -25,7 +25,7 @@ from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, LastWrite, Outcome, 
 from syncd.flows.preflight import Checks, ruled, target_of
 from syncd.marketo.imports import Imports, Submitted
 from syncd.ops.metrics import Metrics
-from syncd.store import chunks, imports, outbox, pushes, ruling
+from syncd.store import chunks, claims, imports, outbox, pushes, ruling
 from syncd.store.chunks import Chunk
 from syncd.store.imports import Job
 from syncd.store.leases import Lease
@@ -109,7 +109,7 @@ class Packer:
                 known = await ruling.known(connection, self.instance, push, seen.changes)
                 target = ruled(replace(target_of(push, self._checks), by_sync=True), push, known)
                 packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, (), target, seen.open_batch)
-                await outbox.claim(connection, self.instance, push, packing, now)
+                await claims.claim(connection, self.instance, push, packing, now)
                 worked += rows
             for chunk_id in by_file:  # last: others lock keys, as was done above, before they lock chunks
                 worked += await chunks.seal(connection, chunk_id, now) is not None
@@ -130,7 +130,7 @@ class Packer:
             packing = await asyncio.to_thread(pack, seen.changes, seen.claimed, seen.open_chunks, target, seen.open_batch, mirror)
             if admitted is not None:
                 await gate.let_go(connection, self.instance, push, admitted, packing, now)
-            for chunk_id in await outbox.claim(connection, self.instance, push, packing, now):
+            for chunk_id in await claims.claim(connection, self.instance, push, packing, now):
                 await chunks.seal(connection, chunk_id, now)
         self._metrics.claimed(self.instance, push.name, packing)
         if checks is not None:

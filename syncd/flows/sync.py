@@ -23,7 +23,7 @@ from syncd.flows.preflight import Checks, ruled, target_of
 from syncd.marketo.errors import REST_NATURES
 from syncd.marketo.sync import SyncAnswer, Synced, SyncLeads
 from syncd.ops.metrics import Metrics
-from syncd.store import batches, outbox, pushes, ruling
+from syncd.store import batches, claims, outbox, pushes, ruling
 from syncd.store.batches import Batch, Verdict
 from syncd.store.leases import Lease
 from syncd.store.outbox import kin_of
@@ -114,8 +114,8 @@ class Syncer:
             if admitted is not None:
                 for each in (packing, ahead):
                     await gate.let_go(connection, self.instance, push, admitted, each, now)
-            await outbox.claim(connection, self.instance, push, packing, now, urgent=True)
-            await outbox.claim(connection, self.instance, push, ahead, now, urgent=True, passed=passing.chunks)
+            await claims.claim(connection, self.instance, push, packing, now, urgent=True)
+            await claims.claim(connection, self.instance, push, ahead, now, urgent=True, passed=passing.chunks)
         for each in (packing, ahead):
             self._metrics.claimed(self.instance, push.name, each)
             if checks is not None:

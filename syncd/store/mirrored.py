@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from syncd.core.merge import Mirrored
-from syncd.core.pack import PendingChange
+from syncd.core.pending import PendingChange
 from syncd.store.leases import Connection
 
 LOOKUPS = ("email", "id")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from syncd.core.pack import PendingChange
+from syncd.core.pending import PendingChange
 from syncd.core.rules import UNKNOWN, Known, Rules
 from syncd.core.settings import Push
 from syncd.store.leases import Connection

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd.core.dryrun import Course, Page
-from syncd.core.pack import PendingChange, Target, pack
+from syncd.core.pack import pack
+from syncd.core.pending import PendingChange, Target
 from syncd.core.tally import Fate
 
 TARGET = Target(lookup_field="email", format="csv", max_body_bytes=400, envelope_bytes=0)

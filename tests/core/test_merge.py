@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from syncd.core.merge import Mirror, Mirrored
-from syncd.core.pack import PendingChange
+from syncd.core.pending import PendingChange
 
 KINDS = {
     "name": "string",

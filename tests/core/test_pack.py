@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from syncd.core.batching import MOST_BYTES, MOST_RECORDS
 from syncd.core.csvfile import read_rows, render_line
-from syncd.core.pack import PackedBatch, PackedChunk, Packing, PendingChange, Target, pack
+from syncd.core.pack import PackedBatch, PackedChunk, Packing, pack
+from syncd.core.pending import PendingChange, Target
 from syncd.core.settings import ClearWith
 
 EMAIL = Target(lookup_field="email", format="csv", max_body_bytes=10_000, envelope_bytes=0)

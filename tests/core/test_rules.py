@@ -2,7 +2,8 @@
 
 import pytest
 
-from syncd.core.pack import Packing, PendingChange, Target, pack
+from syncd.core.pack import Packing, pack
+from syncd.core.pending import PendingChange, Target
 from syncd.core.rules import ALL_DROPPED, DELETED, NO_LEAD, SEVERAL, UNKNOWN, Known, Rules, Stopped
 from syncd.core.settings import ClearWith, FieldRule, Push
 

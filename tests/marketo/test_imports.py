@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from syncd.core.csvfile import read_rows
 from syncd.core.faults import Fault, Nature
-from syncd.core.pack import PendingChange, Target, pack
+from syncd.core.pack import pack
+from syncd.core.pending import PendingChange, Target
 from syncd.core.settings import Format
 from syncd.core.values import ImportStatus
 from syncd.marketo.imports import Imports, Submitted, envelope, envelope_bytes

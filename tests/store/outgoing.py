@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from syncd.core.guard import Known
-from syncd.core.pack import Packing, Target, pack
+from syncd.core.pack import Packing, pack
+from syncd.core.pending import Target
 from syncd.core.results import Verdicts
 from syncd.core.settings import Push
 from syncd.core.values import ImportStatus
-from syncd.store import chunks, guards, imports, outbox, pushes
+from syncd.store import chunks, claims, guards, imports, outbox, pushes
 from syncd.store.chunks import Chunk
 from syncd.store.imports import Job
 from syncd.store.leases import Connection, Lease, Pool
@@ -39,7 +40,7 @@ async def claim_in(connection: Connection, push: Push = PUSH, limit: int = 20_00
     """A claim, in the caller's transaction."""
     seen = await outbox.claimable(connection, "acme", push, limit)
     packing = pack(seen.changes, seen.claimed, seen.open_chunks, Target(push.lookup_field, push.format, push.max_body_bytes, 200))
-    for chunk_id in await outbox.claim(connection, "acme", push, packing, NOW):
+    for chunk_id in await claims.claim(connection, "acme", push, packing, NOW):
         await chunks.seal(connection, chunk_id, NOW)
     return packing
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from syncd.core.pack import Target, pack
-from syncd.store import batches, chunks, outbox
+from syncd.core.pack import pack
+from syncd.core.pending import Target
+from syncd.store import batches, chunks, claims, outbox
 from syncd.store.batches import Batch
 from syncd.store.leases import Connection, Lease, Pool
 from tests.store.outgoing import NOW, PUSH, claim, enqueue, settle, started, states, table, under_way, until_blocked
@@ -20,7 +21,7 @@ async def gather(lease: Lease) -> int:
     async with lease.transaction() as connection:
         seen = await outbox.claimable(connection, "acme", PUSH, 300)
         packing = pack(seen.changes, seen.claimed, (), Target(PUSH.lookup_field, PUSH.format, 1000, 0, by_sync=True))
-        await outbox.claim(connection, "acme", PUSH, packing, NOW)
+        await claims.claim(connection, "acme", PUSH, packing, NOW)
     batch_id: int = await lease.pool.fetchval("SELECT max(id) FROM syncd.sync_batch")
     return batch_id
 
@@ -64,7 +65,7 @@ async def pass_chunk(lease: Lease, chunk_id: int, key: str) -> int:
         seen = await outbox.urgent(connection, "acme", PUSH, 300, NOW)
         target = Target(PUSH.lookup_field, PUSH.format, 1000, 0, by_sync=True, ids={key: 7})
         packing = pack(seen.changes, {}, (), target)
-        await outbox.claim(connection, "acme", PUSH, packing, NOW, urgent=True, passed={key: chunk_id})
+        await claims.claim(connection, "acme", PUSH, packing, NOW, urgent=True, passed={key: chunk_id})
         batch_id: int = await connection.fetchval("SELECT max(id) FROM syncd.sync_batch")
         await batches.to_submitting(connection, batch_id, NOW)
     return batch_id

@@ -9,7 +9,7 @@ import asyncpg
 
 from syncd.core.pack import Packing
 from syncd.core.settings import Push
-from syncd.store import deadletters, outbox
+from syncd.store import claims, deadletters
 from syncd.store.deadletters import Retried, Selection
 from syncd.store.leases import Lease, Pool
 from tests.store.outgoing import NOW, PUSH, apply, claim, enqueue, files, reasons, settle, states, table, under_way, until_blocked
@@ -83,7 +83,7 @@ async def test_what_marketo_had_already_when_a_later_change_came_is_left_out_as_
     later = [await enqueue(pool, key, f="new") for key in ("a@x", "b@x")]
     later.append(await enqueue(pool, "c@x", push="others", f="new"))
     async with lease.transaction() as connection:
-        await outbox.claim(connection, "acme", PUSH, Packing(ended=[(change, "noop", "Marketo has it") for change in later]), NOW)
+        await claims.claim(connection, "acme", PUSH, Packing(ended=[(change, "noop", "Marketo has it") for change in later]), NOW)
     assert await retry(pool) == Retried(2, 7, 8, 1, 1, [2])
     assert await table(pool, OUTBOX) == [(7, "a@x", '{"g": "old"}', 1), (8, "c@x", '{"f": "old"}', 3)], "others look up by another field"
     assert await ids(pool, replace(ALL, retried_too=True)) == [3, 2, 1], "what ended noop is no failure"

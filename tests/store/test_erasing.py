@@ -8,8 +8,9 @@ import asyncpg
 import pytest
 
 from syncd.core.forget import Person
-from syncd.core.pack import Target, pack
-from syncd.store import batches, chunks, erasing, forget_requests, forgetting, outbox
+from syncd.core.pack import pack
+from syncd.core.pending import Target
+from syncd.store import batches, chunks, claims, erasing, forget_requests, forgetting, outbox
 from syncd.store.erasing import Erasure, NoPersonError
 from syncd.store.leases import Lease, Pool
 from tests.store.outgoing import NOW, PUSH, claim, enqueue, next_chunk, seal_all, settle, table, under_way
@@ -380,7 +381,7 @@ async def claim_urgent(lease: Lease) -> None:
     async with lease.transaction() as connection:
         seen = await outbox.urgent(connection, "acme", PUSH, 100, NOW)
         target = replace(Target("email", "csv", 10_000, 200), by_sync=True)
-        await outbox.claim(connection, "acme", PUSH, pack(seen.changes, seen.claimed, (), target), NOW, urgent=True)
+        await claims.claim(connection, "acme", PUSH, pack(seen.changes, seen.claimed, (), target), NOW, urgent=True)
 
 
 # ── requests and receipts ──

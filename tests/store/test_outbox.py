@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from syncd.core.settings import Push
-from syncd.store import batches, history, outbox, parked
+from syncd.store import batches, claims, history, outbox, parked
 from syncd.store.leases import Lease, Pool
 from tests.store.outgoing import (
     NOW,
@@ -234,10 +234,10 @@ async def test_a_claim_is_written_by_the_primary_key_though_the_statistics_know_
     ids = [row["id"] for row in await pool.fetch("SELECT id FROM syncd.outbox WHERE state = 'pending' ORDER BY id")]
     verdicts = orjson.dumps([["superseded", "reason"]] * len(ids)).decode()
     for statement, arguments in (
-        (outbox.INTO_CHUNKS, (ids, [1] * len(ids), ids)),
-        (outbox.WAIT, (ids, [1] * len(ids))),
-        (outbox.PARK, (ids, verdicts)),
-        (outbox.END, (ids, verdicts, NOW)),
+        (claims.INTO_CHUNKS, (ids, [1] * len(ids), ids)),
+        (claims.WAIT, (ids, [1] * len(ids))),
+        (claims.PARK, (ids, verdicts)),
+        (claims.END, (ids, verdicts, NOW)),
         (parked.PARK, (ids, verdicts, verdicts)),
         (batches.INTO_BATCHES, (ids, [1] * len(ids), ids, None)),
     ):

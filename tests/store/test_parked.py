@@ -1,6 +1,6 @@
 """Changes wait for a field, and go when they are let; what was not sent because Marketo had it counts as set."""
 
-from syncd.store import history, outbox, parked
+from syncd.store import claims, history, outbox, parked
 from syncd.store.leases import Lease, Pool
 from tests.store.outgoing import NOW, PUSH, claim_in, enqueue, reasons, states, table
 
@@ -30,7 +30,7 @@ async def test_a_late_change_does_not_set_what_a_noop_found_to_be_there(lease: L
     async with lease.transaction() as connection:
         await outbox.claimable(connection, "acme", PUSH, 10)
         await history.ensure_partition(connection, NOW.date())
-        await connection.execute(outbox.END, [second], '[["noop", "there"]]', NOW)
+        await connection.execute(claims.END, [second], '[["noop", "there"]]', NOW)
     await pool.execute("UPDATE syncd.outbox SET state = 'pending' WHERE id = $1", first)
     async with lease.transaction() as connection:
         packing = await claim_in(connection)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from syncd.core.pack import PendingChange
+from syncd.core.pending import PendingChange
 from syncd.core.rules import Known
 from syncd.core.settings import FieldRule, Push
 from syncd.store import ruling
