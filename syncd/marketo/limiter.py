@@ -22,8 +22,9 @@ log = structlog.get_logger()
 SPAN = timedelta(seconds=20)
 BURST = 5
 LOOK_AGAIN = 1.0  # seconds, at the most, between two looks at a window that a brake narrows: it widens by itself
-LINGER = 0.25
-"""Real seconds that a call which we have broken off still counts as under way: whoever answers it does not know yet."""
+LINGER = 0.5
+"""Real seconds that a call which we have broken off still counts as under way: it may not have arrived yet, and if it has, whoever
+answers it does not know yet."""
 BRAKED_BY: dict[str, BrakeKind] = {"20023": "pace", "606": "pace", "20024": "concurrency", "615": "concurrency"}
 
 
@@ -31,8 +32,8 @@ class Window:
     """At most `size` calls in any `SPAN` of the clock, exactly; fewer while `allowed` says so.
 
     The server counts a call when it arrives, which is some unknown moment between our sending it and its reply. So a call is
-    counted here from its sending until SPAN after its end: any SPAN that its arrival falls into, and that ends with another
-    arrival, ends while it is still counted. No delay on the way, however uneven, can gather more than `size` into a SPAN.
+    counted here from its sending until SPAN after its end (of one broken off: after it must have arrived): any SPAN that its
+    arrival falls into, and that ends with another arrival, ends while it is still counted. No delay on the way, however uneven, can gather more than `size` into a SPAN.
     """
 
     def __init__(self, size: int, clock: Clock, allowed: Callable[[int], int] = lambda size: size) -> None:
@@ -89,11 +90,8 @@ class Places:
                 await self._change.wait()
             self._open += 1
 
-    def leave(self, seconds: float = 0.0) -> None:
-        """Give the place up, after so many real seconds."""
-        if seconds:
-            asyncio.get_running_loop().call_later(seconds, self.leave)
-            return
+    def leave(self) -> None:
+        """Give the place up."""
         self._open -= 1
         self._change.set()
 
@@ -139,24 +137,25 @@ class Limiter:
         self._allowance.check(api, urgent)
         asked = asyncio.get_running_loop().time()
         await self._places.enter()
-        sent, linger = False, 0.0
+        counted, sent, linger = False, False, 0.0
         try:
             async with self._queue:
                 await self._pace()
                 await self._window.enter()
+                counted = True
             self._observe.waited(self._instance, api, asyncio.get_running_loop().time() - asked)
-            try:
-                await self._allowance.take(api, urgent)
-                sent = True
-                yield
-            finally:
-                self._window.leave(sent)
+            await self._allowance.take(api, urgent)
+            sent = True
+            yield
         except (asyncio.CancelledError, Fault) as error:
             if sent and (not isinstance(error, Fault) or error.code == "timeout"):
                 linger = LINGER
             raise
         finally:
-            self._places.leave(linger)
+            if linger:
+                asyncio.get_running_loop().call_later(linger, self._leave, counted, sent)
+            else:
+                self._leave(counted, sent)
 
     def met(self, api: Api, fault: Fault) -> None:
         """An exchange ended in `fault`: too fast and too many press a brake for both APIs, a spent quota pauses its own."""
@@ -180,6 +179,11 @@ class Limiter:
     async def aclose(self) -> None:
         """Give the calls of the day that were reserved and not made back to the ledger."""
         await self._allowance.quota.aclose()
+
+    def _leave(self, counted: bool, sent: bool) -> None:
+        if counted:
+            self._window.leave(sent)
+        self._places.leave()
 
     async def _pace(self) -> None:
         if not self._filled:

@@ -155,6 +155,19 @@ async def test_a_call_that_was_broken_off_keeps_its_place_for_a_while(cut_short:
     assert await second - began >= LINGER * 0.9
 
 
+async def test_a_call_that_was_broken_off_may_arrive_late_and_counts_from_then_on() -> None:
+    clock = WallClock(400, time.time())
+    limiter = limiter_of(Limits(calls_per_20s=1, concurrency=2), clock, MemoryLedger())
+    for _ in range(2):
+        with contextlib.suppress(Fault):
+            async with limiter.call("soap"):
+                sent = clock.now()
+                raise Fault(Nature.TRANSIENT, "timeout", "no complete reply in time", "getMultipleLeads")
+        arrived = sent + timedelta(seconds=0.9 * LINGER * clock.speed)
+        async with limiter.call("soap"):
+            assert clock.now() >= arrived + SPAN
+
+
 async def test_quota_is_reserved_in_blocks_and_what_is_left_given_back() -> None:
     ledger = MemoryLedger()
     limiter = limiter_of(Limits(calls_per_20s=100_000, daily_calls=4500), ManualClock(NOON), ledger)
