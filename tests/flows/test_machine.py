@@ -155,6 +155,18 @@ STORIES = {
         Sync(),
         *UNTIL_SETTLED,
     ),
+    "an answer that comes to nobody, and later words on the same field": (
+        Enqueue((URGENT,)),
+        Sync("ok", (Restart(("contacts", "crm", "members"), other=False, graceful=False),)),
+        Enqueue((URGENT,)),
+        Sync("ok"),
+        Enqueue((ANN, BEN)),
+        *UNTIL_SENT[:2],
+        Run(1),
+        Submit("ok", (Restart(("contacts", "crm", "members"), other=False, graceful=False),)),
+        Enqueue((ANN, BEN)),
+        *UNTIL_SETTLED,
+    ),
     "what waits beside an urgent change is parked": (
         Enqueue((ANN,)),
         *UNTIL_SENT[:2],

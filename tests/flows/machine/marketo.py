@@ -65,6 +65,10 @@ class Job:
         """The leads that it is about."""
         return {(self.lookup_field, folded(row[self.lookup_field])) for row in self.rows}
 
+    def values(self, row: Row) -> Values:
+        """What the row writes."""
+        return {name: None if value == CLEARING_CELL else value for name, value in row.items() if name != self.lookup_field}
+
 
 class Marketo(Imports, SyncLeads):
     """The queue: FIFO, two running, ten in all. `script` holds what becomes of the next submissions, `calls` of those of Sync Leads."""
@@ -79,6 +83,8 @@ class Marketo(Imports, SyncLeads):
         self.leads: dict[Lead, Values] = {}
         self.written: dict[tuple[Lead, str, str | None], bool] = {}
         """(lead, field, value) → whether it was written by who doesn't tell us of it, or does so again."""
+        self.sent: list[Job | set[tuple[Lead, str, str | None]]] = []
+        """What came to us, in its order: jobs, and what calls have written."""
         self.called: set[tuple[Lead, str, str | None]] = set()
         """What Sync Leads has written, which gives no warnings."""
         self._by_call: list[tuple[datetime, set[Lead], bool]] = []  # the keys of calls that may be live, until then at most; by id or not
@@ -123,6 +129,17 @@ class Marketo(Imports, SyncLeads):
         """A stranger's import, when there is room for it."""
         if len(self.live()) < QUEUE:
             self.jobs.append(Job(len(self.jobs) + 1, lasts, list_id=list_id))
+
+    def nobody_knows(self, since: int) -> None:
+        """Whoever sent us that part of `sent` has not kept our answers, and does it again."""
+        for sent in self.sent[since:]:
+            if isinstance(sent, Job):
+                sent.doubtful = True
+                rows = [((sent.lookup_field, folded(row[sent.lookup_field])), sent.values(row)) for row in sent.rows]
+                written = {(lead, name, value) for lead, values in rows for name, value in values.items()}
+            else:
+                written = sent
+            self.written.update(dict.fromkeys(written & self.written.keys(), True))
 
     async def submit(
         self,
@@ -238,6 +255,7 @@ class Marketo(Imports, SyncLeads):
         assert job.keys.isdisjoint(self._called_keys(by_id=False)), "no key in a job beside a call that may be live"
         assert len(ours) < self._ours_at_most, "no more slots than are ours"
         self.jobs.append(job)
+        self.sent.append(job)
         return job
 
     def _finish(self, job: Job) -> None:
@@ -248,8 +266,7 @@ class Marketo(Imports, SyncLeads):
                 continue
             if any(value.startswith(WARN) for value in row.values()):
                 job.warned.append((row, "a value is odd"))
-            cells = {name: None if value == CLEARING_CELL else value for name, value in row.items() if name != job.lookup_field}
-            self._write((job.lookup_field, folded(row[job.lookup_field])), cells, job.doubtful)
+            self._write((job.lookup_field, folded(row[job.lookup_field])), job.values(row), job.doubtful)
 
     def _write(self, lead: Lead, values: Values, doubtful: bool) -> None:
         self.leads.setdefault(lead, {}).update(values)
@@ -273,6 +290,8 @@ class Marketo(Imports, SyncLeads):
             assert all(keys.isdisjoint(job.keys) for job in self.live() if job.ours), "no key in a call beside a live job"
         self._by_call.append((self._clock.now() + GIVES_UP_AFTER, keys, by_id))
         answers = []
+        written: set[tuple[Lead, str, str | None]] = set()
+        self.sent.append(written)
         for number, (lead, one) in enumerate(zip(leads, parsed, strict=True)):
             values = {name: _text(value) for name, value in one.items() if name != lookup_field}
             answers.append(_answer(values, skips=outcome == "skips" and number % 2 == 0))
@@ -282,7 +301,8 @@ class Marketo(Imports, SyncLeads):
             elif answers[-1].status == "written":
                 # What has passed a job goes once more, and may come to another end then.
                 self._write(lead, values, outcome in ("lost", "dies after") or by_id)
-                self.called.update((lead, name, value) for name, value in values.items())
+                written.update((lead, name, value) for name, value in values.items())
+        self.called |= written
         return answers
 
 

@@ -98,14 +98,15 @@ class World:
 
     async def act(self, action: Action) -> None:
         """Do it; whoever dies of it is followed by another process. Then nothing may be amiss."""
-        epoch = self._epoch
+        epoch, sent = self._epoch, len(self.marketo.sent)
         try:
             await self._do(action)
         except (Died, LeaseLost):
+            self.marketo.nobody_knows(sent)
             if self._epoch == epoch:
                 await self._start(tuple(self._pushes), self._other)
         except Away:
-            pass  # the loop would back off, and step again
+            self.marketo.nobody_knows(sent)  # the loop would back off, and step again
         self.marketo.pass_time()
         await judge.look(self.pool, self.ids, self.limits.import_slots)
 
