@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b, md5
 from typing import NamedTuple
 
@@ -169,13 +170,22 @@ def _date(text: str) -> Value | None:
         return None
 
 
-_TO_UTC = {"Z": timedelta()} | {
-    f"{sign}{hours:02}:{minutes:02}": factor * timedelta(hours=hours, minutes=minutes)
-    for sign, factor in (("+", -1), ("-", 1))
-    for hours in range(15)
-    for minutes in (0, 15, 30, 45)
+_WHOLE_ZONES = {"Z": 0} | {f"{'-' if hours < 0 else '+'}{abs(hours):02}:00": hours for hours in range(-12, 15)}
+_HOUR_IN_UTC = {
+    f"T{hour:02}{zone}": ((hour - ahead) // 24, f"T{(hour - ahead) % 24:02}") for zone, ahead in _WHOLE_ZONES.items() for hour in range(24)
 }
-"""A time zone as it stands behind a moment → what makes the moment one in UTC."""
+"""An hour and its time zone → days to go on by (one back at the least, one on at the most), and the hour there."""
+_WITHIN_THE_HOUR = frozenset(f":{minute:02}:{second:02}" for minute in range(60) for second in range(60))
+
+
+@lru_cache(maxsize=16_384)
+def _days(day: str) -> tuple[str, str, str] | None:
+    """That day, the next one and the one before; None where there are none, or it is written in another way."""
+    try:
+        this, one = date.fromisoformat(day), timedelta(days=1)
+        return (day, (this + one).isoformat(), (this - one).isoformat()) if this.isoformat() == day else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _datetime(text: str) -> Value | None:
@@ -183,15 +193,10 @@ def _datetime(text: str) -> Value | None:
 
     What Python's releases read beyond W3C's form differs, and extracts are read by Postgres: it is a misfit.
     """
-    # Nearly all have this very form, which is known, and brought to UTC, in a third of the time.
-    shift = _TO_UTC.get(text[19:])
-    if shift is not None:
-        try:
-            local = datetime.fromisoformat(text[:19])
-            if local.isoformat() == text[:19]:
-                return f"{(local + shift).isoformat()}Z"
-        except (ValueError, OverflowError):
-            pass
+    # Nearly all have this very form, which is brought to UTC by tables in a sixth of the time.
+    hour, within = _HOUR_IN_UTC.get(text[10:13] + text[19:]), text[13:19]
+    if hour is not None and within in _WITHIN_THE_HOUR and (days := _days(text[:10])) is not None:
+        return f"{days[hour[0]]}{hour[1]}{within}Z"
     text = text.strip()
     if not _MOMENT.fullmatch(text):
         return None
