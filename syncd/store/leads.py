@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from hashlib import blake2b
 
+import asyncpg
 import orjson
 
 from syncd.core.mirror import MirrorRow
@@ -113,14 +114,8 @@ SELECT count(*) FILTER (WHERE created) AS created, count(*) FILTER (WHERE change
 """
 UPSERT = _FRESH + _OF_A_PAGE + _WRITE + _COUNT
 UPSERT_STAGED = _FRESH + _OF_A_SLICE + _WRITE + _DUE + _COUNT
-# For leads that are not in the mirror: half as much work as finding that out first.
-INSERT = """
-INSERT INTO syncd.lead (instance, lead_id, email, attributes, misfits, digests, first_seen_at, changed_at, asked_at)
-SELECT $1, p.lead_id, p.email, p.attributes::jsonb, nullif(p.misfits, '{}')::jsonb, jsonb_build_object($7::text, p.digest), $9, $9, $8
-  FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[]) AS p (lead_id, email, attributes, misfits, digest)
- ORDER BY p.lead_id
-ON CONFLICT (instance, lead_id) DO NOTHING
-"""
+# For leads that are not in the mirror: a third of the work of finding that out first.
+NEW = ("instance", "lead_id", "email", "attributes", "misfits", "digests", "first_seen_at", "changed_at", "asked_at")
 ENSURE_HISTORY = "SELECT syncd.ensure_lead_history($1, $2)"
 WAIT_NO_LONGER = "SET LOCAL lock_timeout = '2s'"
 # Of the two clocks the one that is behind counts: what was dropped by mistake is gone.
@@ -174,14 +169,19 @@ async def insert(
 ) -> Upserted:
     """Write a page of leads none of which is in the mirror, as `upsert` would, in less time.
 
-    Raises NotAllNewError when one is: the transaction must then be rolled back, since the leads that were written hold locks out of
-    their order.
+    Raises NotAllNewError when one is; the transaction can only be rolled back then.
     """
     forgotten = await forgetting.known_leads(connection, instance, rows)
-    page = list({row.lead_id: row for row in rows if row.lead_id not in forgotten}.values())
-    written = await connection.execute(INSERT, instance, *_columns(page, asker), asker.pull, asked_at, now)
-    if int(written.rpartition(" ")[2]) < len(page):
-        raise NotAllNewError
+    page = {row.lead_id: row for row in rows if row.lead_id not in forgotten}
+    before = f'{{{orjson.dumps(asker.pull).decode()}: "{asker.mark}'
+    records = [
+        (instance, lead_id, email, attributes, None if misfits == "{}" else misfits, f'{before}{digest}"}}', now, now, asked_at)
+        for lead_id, email, attributes, misfits, digest in sorted(page.values())
+    ]
+    try:
+        await connection.copy_records_to_table("lead", schema_name="syncd", columns=NEW, records=records)
+    except asyncpg.UniqueViolationError as error:
+        raise NotAllNewError from error
     return Upserted(len(page), 0, forgotten=len(forgotten))
 
 
