@@ -21,7 +21,7 @@ from syncd.core.settings import Instance, Pull, Push
 from syncd.flows.loop import Idle
 from syncd.marketo.imports import envelope_bytes
 from syncd.ops.metrics import Metrics
-from syncd.store import batches, chunks, mirrored, parked
+from syncd.store import batches, chunks, endings, mirrored, parked
 from syncd.store.leases import Connection, Lease
 from syncd.store.outbox import Claimable
 
@@ -142,7 +142,8 @@ class Checks:
             gathered = await batches.with_fields(connection, self._instance, vanished)
         for chunk_id in packed:
             async with self._lease.transaction() as connection:
-                dissolved = await chunks.dissolve(connection, chunk_id, "a field of its chunk has vanished from Marketo", self._clock.now())
+                why = "a field of its chunk has vanished from Marketo"
+                dissolved = await endings.dissolve(connection, chunk_id, why, self._clock.now())
             if dissolved is not None:
                 self._log.warning("chunk_dissolved", chunk=chunk_id, reason=why)
         for batch_id in gathered:

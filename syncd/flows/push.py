@@ -25,7 +25,7 @@ from syncd.flows.loop import DATABASE_FAULTS, SECOND, Idle, LastWrite, Outcome, 
 from syncd.flows.preflight import Checks, ruled, target_of
 from syncd.marketo.imports import Imports, Submitted
 from syncd.ops.metrics import Metrics
-from syncd.store import chunks, claims, imports, outbox, pushes, ruling
+from syncd.store import chunks, claims, endings, imports, outbox, pushes, ruling
 from syncd.store.chunks import Chunk
 from syncd.store.imports import Job
 from syncd.store.leases import Lease
@@ -104,7 +104,7 @@ class Packer:
                     rare.append(chunk.id)
                     rows += chunk.row_count
             if rare:
-                out = await chunks.take_out(connection, rare, now)
+                out = await endings.take_out(connection, rare, now)
                 seen = await outbox.these(connection, self.instance, push, out, kin_of(push, self._pushes))
                 known = await ruling.known(connection, self.instance, push, seen.changes)
                 target = ruled(replace(target_of(push, self._checks), by_sync=True), push, known)
@@ -261,7 +261,7 @@ class Submitter:
     async def _dissolve(self, chunk: Chunk) -> Outcome:
         """Never send what differs from what was sealed: the rows may have been touched by hand."""
         async with self._lease.transaction() as connection:
-            await chunks.dissolve(connection, chunk.id, "its chunk no longer rendered to the bytes that were sealed", self._clock.now())
+            await endings.dissolve(connection, chunk.id, "its chunk no longer rendered to the bytes that were sealed", self._clock.now())
         self._log.warning("chunk_dissolved", push=chunk.push, chunk=chunk.id, reason="its file differs from what was sealed")
         return Worked(0)
 
@@ -279,10 +279,10 @@ class Submitter:
             await imports.to_refused(connection, job_id, message)
             if fault.nature is Nature.TOO_LARGE and chunk.row_count == 1:
                 await imports.end_changes(connection, chunk.id, job_id, {}, "rejected", now, reason=message)
-                await chunks.to_done(connection, chunk.id, now)
+                await endings.to_done(connection, chunk.id, now)
             elif fault.nature is Nature.TOO_LARGE:
                 ordinals = [row.ordinal for row in await chunks.sent_rows(self._lease.pool, chunk)]
-                await chunks.to_split(connection, chunk.id, ordinals, None, now)
+                await endings.to_split(connection, chunk.id, ordinals, None, now)
             else:
                 await chunks.to_sealed(connection, chunk.id, None)
                 if fault.nature is Nature.LIST_BUSY:

@@ -9,7 +9,7 @@ from syncd.core.clock import Clock
 from syncd.core.settings import Instance
 from syncd.core.slots import is_absent
 from syncd.flows.loop import Idle, Outcome
-from syncd.store import backfills, batches, chunks, cursors, history, imports, leads, pauses, pushes
+from syncd.store import backfills, batches, chunks, cursors, endings, history, imports, leads, pauses, pushes
 from syncd.store.leases import Lease
 
 log = structlog.get_logger()
@@ -53,7 +53,7 @@ class Sweep:
             await cursors.forget_finished(connection, self.instance, now - KEEP_WINDOWS)
             await backfills.forget_finished(connection, self.instance, now - KEEP_WINDOWS)
             for chunk_id in await chunks.of_removed_pushes(connection, self.instance, list(self._unconfirmed_after)):
-                await chunks.dissolve(connection, chunk_id, "the configuration no longer has this push", now)
+                await endings.dissolve(connection, chunk_id, "the configuration no longer has this push", now)
                 self._log.warning("chunk_dissolved", chunk=chunk_id, reason="the configuration no longer has its push")
             for batch_id in await batches.of_removed_pushes(connection, self.instance, list(self._unconfirmed_after)):
                 await batches.undo(connection, batch_id, "the configuration no longer has this push")

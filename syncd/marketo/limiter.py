@@ -33,7 +33,8 @@ class Window:
 
     The server counts a call when it arrives, which is some unknown moment between our sending it and its reply. So a call is
     counted here from its sending until SPAN after its end (of one broken off: after it must have arrived): any SPAN that its
-    arrival falls into, and that ends with another arrival, ends while it is still counted. No delay on the way, however uneven, can gather more than `size` into a SPAN.
+    arrival falls into, and that ends with another arrival, ends while it is still counted. No delay on the way, however uneven,
+    can gather more than `size` into a SPAN.
     """
 
     def __init__(self, size: int, clock: Clock, allowed: Callable[[int], int] = lambda size: size) -> None:

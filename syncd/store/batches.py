@@ -8,7 +8,7 @@ from datetime import datetime
 
 from syncd.core.pack import PackedBatch
 from syncd.core.settings import Push
-from syncd.store import chunks
+from syncd.store import endings
 from syncd.store.history import ensure_partition
 from syncd.store.leases import Connection, Pool
 
@@ -220,7 +220,7 @@ async def settle(
         "unverified": count["unverified"],
         "retried": count["pending"] + count["file"],
     }
-    await chunks.lock(connection, batch.id)
+    await endings.lock(connection, batch.id)
     if await connection.fetchval(TO_SETTLED, batch.id, now, request_id, *counts.values()) is None:
         return None
     await ensure_partition(connection, now.date())
@@ -232,7 +232,7 @@ async def settle(
 
 async def to_refused(connection: Connection, batch_id: int, message: str, now: datetime) -> int | None:
     """submitting → refused: known not executed; its changes are pending again."""
-    await chunks.lock(connection, batch_id)
+    await endings.lock(connection, batch_id)
     moved = await connection.fetchval(TO_REFUSED, batch_id, now, message)
     if moved is not None:
         await _let_go(connection, batch_id, "{}", 0, message)
@@ -251,7 +251,7 @@ async def orphaned(connection: Connection, instance: str) -> list[int]:
 
 async def to_absent(connection: Connection, batch_id: int, message: str, now: datetime) -> int | None:
     """unconfirmed → absent: whatever became of it, it is over; its changes are pending again."""
-    await chunks.lock(connection, batch_id)
+    await endings.lock(connection, batch_id)
     moved = await connection.fetchval(TO_ABSENT, batch_id, now, message)
     if moved is not None:
         await _let_go(connection, batch_id, "{}", 1, message)
@@ -260,7 +260,7 @@ async def to_absent(connection: Connection, batch_id: int, message: str, now: da
 
 async def undo(connection: Connection, batch_id: int, reason: str) -> int | None:
     """An open batch is given up, and its changes are pending again."""
-    await chunks.lock(connection, batch_id)
+    await endings.lock(connection, batch_id)
     moved = await connection.fetchval(DELETE_OPEN, batch_id)
     if moved is not None:
         await _let_go(connection, batch_id, "{}", 0, reason)
@@ -269,7 +269,7 @@ async def undo(connection: Connection, batch_id: int, reason: str) -> int | None
 
 async def _let_go(connection: Connection, batch_id: int, verdicts: str, attempt: int, reason: str | None, settled: bool = False) -> None:
     await connection.execute(CHANGES_PENDING, batch_id, verdicts, attempt, reason, settled)
-    await chunks.let_go(connection, batch_id)
+    await endings.let_go(connection, batch_id)
     await connection.execute(DROP_RECORDS, batch_id)
 
 

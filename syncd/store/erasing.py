@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from syncd.core.forget import EMAIL, ID, Key, Person, kind_of
-from syncd.store import batches, chunks, cursors, holding
+from syncd.store import batches, cursors, endings, holding
 from syncd.store.history import ensure_partition
 from syncd.store.leases import Connection
 
@@ -223,9 +223,9 @@ async def _erase_changes(
         if row["chunk_id"] is not None and row["carrier"] == "open":
             opened.setdefault(row["lookup_field"], []).append(row["key_norm"])
     for lookup_field, keys in opened.items():
-        await chunks.withdraw(connection, instance, lookup_field, keys, now)
+        await endings.withdraw(connection, instance, lookup_field, keys, now)
     for chunk_id in sorted({row["chunk_id"] for row in rows if row["carrier"] == "sealed"}):
-        await chunks.dissolve(connection, chunk_id, DISSOLVED, now)
+        await endings.dissolve(connection, chunk_id, DISSOLVED, now)
     for batch_id in sorted({row["sync_batch_id"] for row in rows if row["sync_batch_id"] is not None and row["carrier"] == "open"}):
         await batches.undo(connection, batch_id, DISSOLVED)
     free, _ = await live(connection, instance, person, pushes)

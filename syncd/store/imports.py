@@ -10,7 +10,7 @@ from typing import Literal
 from syncd.core.polling import Finished, runs_of
 from syncd.core.results import Verdicts
 from syncd.core.values import ImportStatus
-from syncd.store import chunks
+from syncd.store import chunks, endings
 from syncd.store.chunks import Chunk
 from syncd.store.history import ensure_partition
 from syncd.store.leases import Connection, Pool
@@ -185,9 +185,9 @@ async def settle(
     if await connection.fetchval(TO_SETTLED, job.id, now, *counts.values()) is None:
         return None
     if again:
-        await chunks.to_split(connection, job.chunk_id, again, not_before, now)
+        await endings.to_split(connection, job.chunk_id, again, not_before, now)
     else:
-        await chunks.to_done(connection, job.chunk_id, now)
+        await endings.to_done(connection, job.chunk_id, now)
     await end_changes(connection, job.chunk_id, job.id, verdicts, "applied", now)
     return counts
 
@@ -197,7 +197,7 @@ async def to_lost(connection: Connection, job: Job, message: str, now: datetime)
     if await connection.fetchval(TO_LOST, job.id, now, message) is None:
         return False
     await end_changes(connection, job.chunk_id, job.id, {}, "unverified", now, reason=message)
-    await chunks.to_done(connection, job.chunk_id, now)
+    await endings.to_done(connection, job.chunk_id, now)
     return True
 
 

@@ -13,7 +13,7 @@ import asyncpg
 from syncd.core.pack import PackedBatch, PackedChunk
 from syncd.core.pending import PendingChange, place_of
 from syncd.core.settings import Push
-from syncd.store import batches, chunks, forgetting
+from syncd.store import batches, endings, forgetting
 from syncd.store.leases import Connection
 
 CLAIM_BYTES = 16 * 1024 * 1024
@@ -172,7 +172,7 @@ async def urgent(
     if not rows:
         return Claimable((), {})
     keys = list({row["key_norm"] for row in rows})
-    await chunks.withdraw(connection, instance, push.lookup_field, keys, now)
+    await endings.withdraw(connection, instance, push.lookup_field, keys, now)
     others = await connection.fetch(SAME_KEYS, instance, push.name, keys, [row["id"] for row in rows], before)
     return await _seen(connection, instance, push, [*rows, *others], kin)
 

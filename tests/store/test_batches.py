@@ -8,7 +8,7 @@ import pytest
 
 from syncd.core.pack import pack
 from syncd.core.pending import Target
-from syncd.store import batches, chunks, claims, outbox
+from syncd.store import batches, claims, endings, outbox
 from syncd.store.batches import Batch
 from syncd.store.leases import Connection, Lease, Pool
 from tests.store.outgoing import NOW, PUSH, claim, enqueue, settle, started, states, table, under_way, until_blocked
@@ -110,7 +110,7 @@ async def test_a_batch_and_a_chunk_that_calls_have_passed_may_end_at_once(pool: 
 
 async def dissolve(lease: Lease, chunk_id: int) -> None:
     async with lease.transaction() as connection:
-        await chunks.dissolve(connection, chunk_id, "why", NOW)
+        await endings.dissolve(connection, chunk_id, "why", NOW)
 
 
 async def undo(lease: Lease, batch_id: int) -> None:
@@ -152,7 +152,7 @@ async def test_urgent_changes_and_a_chunk_that_is_taken_out_do_not_deadlock(
 
     async def take_out() -> list[int]:
         async with lease.transaction() as connection:
-            return await chunks.take_out(connection, [chunk_id], NOW)
+            return await endings.take_out(connection, [chunk_id], NOW)
 
     async def urgent() -> int:
         async with lease.transaction() as connection:

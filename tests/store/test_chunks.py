@@ -7,7 +7,7 @@ from hashlib import sha256
 import pytest
 
 from syncd.core.settings import Push
-from syncd.store import chunks
+from syncd.store import chunks, endings
 from syncd.store.leases import Lease, Pool
 from tests.store.outgoing import (
     NOW,
@@ -108,8 +108,8 @@ async def test_a_dissolved_chunk_gives_its_changes_back_and_wakes_what_waits(poo
     second = await enqueue(pool, "a@x", f=2)
     ((_, chunk_id),) = (await claim(lease)).waiting
     async with lease.transaction() as connection:
-        assert await chunks.dissolve(connection, chunk_id, "why", NOW) == chunk_id
-        assert await chunks.dissolve(connection, chunk_id, "why", NOW) is None
+        assert await endings.dissolve(connection, chunk_id, "why", NOW) == chunk_id
+        assert await endings.dissolve(connection, chunk_id, "why", NOW) is None
     rows = await table(pool, "SELECT id, state, attempt, reason, waits_for FROM syncd.outbox ORDER BY id")
     assert rows == [(first, "pending", 1, "why", None), (second, "pending", 0, None, None)]
     assert await claimed_keys(pool) == {}
@@ -184,17 +184,17 @@ async def test_keys_are_found_by_their_index_whatever_is_known_of_the_tables(poo
     if analyzed:
         await pool.execute("ANALYZE syncd.chunk_row, syncd.key_claim")
     for query, arguments in (
-        (chunks.LOCK_KEYS, [[1]]),
-        (chunks.LOCK_WITHDRAWN, ["acme", "email", ["k1", "k2"]]),
-        (chunks.RELEASE_KEYS, [[1]]),
-        (chunks.MOVE_CLAIMS, [1, 2, [3]]),
+        (endings.LOCK_KEYS, [[1]]),
+        (endings.LOCK_WITHDRAWN, ["acme", "email", ["k1", "k2"]]),
+        (endings.RELEASE_KEYS, [[1]]),
+        (endings.MOVE_CLAIMS, [1, 2, [3]]),
     ):
         plan = "\n".join(row[0] for row in await pool.fetch("EXPLAIN " + query, *arguments))
         assert "key_claim_by_chunk" in plan or "key_claim_pkey" in plan
         assert "Seq Scan" not in plan
 
 
-@pytest.mark.parametrize(("query", "index"), [(chunks.WAKE_WAITING, "outbox_waiting"), (chunks.ONCE_MORE, "outbox_passed")])
+@pytest.mark.parametrize(("query", "index"), [(endings.WAKE_WAITING, "outbox_waiting"), (endings.ONCE_MORE, "outbox_passed")])
 async def test_what_waits_for_chunks_is_found_by_its_index_for_any_number_of_them(pool: Pool, query: str, index: str) -> None:
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off")
@@ -219,7 +219,7 @@ async def test_a_chunk_that_is_being_sealed_loses_no_row_to_an_urgent_change(poo
 
     async def withdraw() -> None:
         async with lease.transaction() as connection:
-            await chunks.withdraw(connection, "acme", "email", ["a@x"], NOW)
+            await endings.withdraw(connection, "acme", "email", ["a@x"], NOW)
 
     async with lease.transaction() as connection:
         await chunks.seal(connection, 1, NOW)

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from syncd.store import chunks, discarding
+from syncd.store import discarding, endings
 from syncd.store.discarding import Chosen, Found
 from syncd.store.leases import Lease, Pool
 from tests.store.outgoing import (
@@ -142,7 +142,7 @@ async def test_what_a_cancelled_carrier_had_superseded_stays_so(lease: Lease, po
     await claim(lease)
     ((chunk_id,),) = await table(pool, "SELECT id FROM syncd.chunk")
     async with lease.transaction() as connection:
-        await chunks.dissolve(connection, chunk_id, "why", NOW)
+        await endings.dissolve(connection, chunk_id, "why", NOW)
     assert await cancel(pool) == 1
     assert await states(pool) == {older: "superseded", carrier: "cancelled"}
     assert (await reasons(pool))[older] == f"change {carrier} set its fields again"

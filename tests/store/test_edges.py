@@ -12,7 +12,7 @@ from syncd.core.faults import Fault, Nature
 from syncd.core.states import Edges
 from syncd.core.values import ExportStatus, ImportStatus
 from syncd.core.windows import Window
-from syncd.store import batches, chunks, cursors, exports, imports, pauses, planning, pulls, pushes
+from syncd.store import batches, chunks, cursors, endings, exports, imports, pauses, planning, pulls, pushes
 from syncd.store.batches import Batch
 from syncd.store.imports import Job
 from syncd.store.leases import Connection, Pool
@@ -139,9 +139,9 @@ CHUNK_MOVES: dict[str, Move] = {
     "open → sealed": lambda c, row: chunks.seal(c, row, NOW),
     "sealed → in_job": started,
     "in_job → sealed": lambda c, row: chunks.to_sealed(c, row, None),
-    "in_job → done": lambda c, row: chunks.to_done(c, row, NOW),
-    "in_job → split": lambda c, row: chunks.to_split(c, row, [0], None, NOW),
-    "open → dissolved, sealed → dissolved": lambda c, row: chunks.dissolve(c, row, "why", NOW),
+    "in_job → done": lambda c, row: endings.to_done(c, row, NOW),
+    "in_job → split": lambda c, row: endings.to_split(c, row, [0], None, NOW),
+    "open → dissolved, sealed → dissolved": lambda c, row: endings.dissolve(c, row, "why", NOW),
 }
 
 
