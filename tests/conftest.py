@@ -35,6 +35,11 @@ UNSAFE_BUT_FAST = {
     "max_wal_size": "4GB",
 }
 TEMPLATE = "syncd_template"
+LEFT_BEHIND = """
+SELECT 'a setting: ' || name AS what FROM pg_settings WHERE setting IS DISTINCT FROM reset_val AND source = 'session'
+UNION ALL
+SELECT 'a lock' FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'
+"""
 _numbers = itertools.count(1)
 
 
@@ -108,7 +113,13 @@ async def database(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
 async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
     pool = await create_pool(database, application_name="syncd tests", min_size=1, max_size=8)
     yield pool
+    # Nothing is put back when a connection is given back (syncd/store/pool.py): there must be nothing to put back.
+    idle = [await pool.acquire() for _ in range(pool.get_idle_size())]
+    left_behind = [row["what"] for connection in idle for row in await connection.fetch(LEFT_BEHIND)]
+    for connection in idle:
+        await pool.release(connection)
     await asyncio.wait_for(pool.close(), 10)
+    assert not left_behind
 
 
 @pytest.fixture
