@@ -163,6 +163,8 @@ def _boolean(text: str) -> Value | None:
 
 def _date(text: str) -> Value | None:
     """A date never shifts zone (protocol 1.4: `YYYY-MM-DD`)."""
+    if len(text) == 10 and _days(text) is not None:
+        return text
     text = text.strip()
     try:
         return text if date.fromisoformat(text).isoformat() == text else None
