@@ -140,10 +140,10 @@ class Checks:
         async with self._lease.pool.acquire() as connection:
             packed = await chunks.with_columns(connection, self._instance, vanished)
             gathered = await batches.with_fields(connection, self._instance, vanished)
+        now = self._clock.now()
         for chunk_id in packed:
             async with self._lease.transaction() as connection:
-                why = "a field of its chunk has vanished from Marketo"
-                dissolved = await endings.dissolve(connection, chunk_id, why, self._clock.now())
+                dissolved = await endings.dissolve(connection, chunk_id, "a field of its chunk has vanished from Marketo", now)
             if dissolved is not None:
                 self._log.warning("chunk_dissolved", chunk=chunk_id, reason=why)
         for batch_id in gathered:

@@ -52,16 +52,30 @@ class Sweep:
                     await leads.ensure_history(connection, self.instance, day)
             await cursors.forget_finished(connection, self.instance, now - KEEP_WINDOWS)
             await backfills.forget_finished(connection, self.instance, now - KEEP_WINDOWS)
-            for chunk_id in await chunks.of_removed_pushes(connection, self.instance, list(self._unconfirmed_after)):
-                await endings.dissolve(connection, chunk_id, "the configuration no longer has this push", now)
-                self._log.warning("chunk_dissolved", chunk=chunk_id, reason="the configuration no longer has its push")
-            for batch_id in await batches.of_removed_pushes(connection, self.instance, list(self._unconfirmed_after)):
-                await batches.undo(connection, batch_id, "the configuration no longer has this push")
+        await self._give_back(now)
         await self._drop_history(now.date())
         return Idle(now + EVERY)
 
     async def close(self) -> None:
         """Nothing is under way between two steps."""
+
+    async def _give_back(self, now: datetime) -> None:
+        """What is packed of pushes that the configuration no longer names, each in a transaction of its own.
+
+        One that held the keys of one while it waits for those of the next could wait for ever.
+        """
+        why = "the configuration no longer has this push"
+        async with self._lease.pool.acquire() as connection:
+            packed = await chunks.of_removed_pushes(connection, self.instance, list(self._unconfirmed_after))
+            gathered = await batches.of_removed_pushes(connection, self.instance, list(self._unconfirmed_after))
+        for chunk_id in packed:
+            async with self._lease.transaction() as connection:
+                dissolved = await endings.dissolve(connection, chunk_id, why, now)
+            if dissolved is not None:
+                self._log.warning("chunk_dissolved", chunk=chunk_id, reason=why)
+        for batch_id in gathered:
+            async with self._lease.transaction() as connection:
+                await batches.undo(connection, batch_id, why)
 
     async def _pauses(self, now: datetime) -> None:
         async with self._lease.transaction() as connection:

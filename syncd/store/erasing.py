@@ -218,15 +218,19 @@ async def _erase_changes(
     await ensure_partition(connection, now.date())
     changes, others = _changes(instance, person, pushes), _by_other_keys(pushes)
     rows = await connection.fetch(LIVE, *changes, others, person.emails)
+    open_chunks = [row for row in rows if row["chunk_id"] is not None and row["carrier"] == "open"]
+    sealed = sorted({row["chunk_id"] for row in rows if row["carrier"] == "sealed"})
+    open_batches = sorted({row["sync_batch_id"] for row in rows if row["sync_batch_id"] is not None and row["carrier"] == "open"})
+    if rows:  # all at once: what holds the keys of one while it waits for those of the next could wait for ever
+        await endings.lock(connection, *{row["chunk_id"] for row in open_chunks}, *sealed, *open_batches)
     opened: dict[str, list[str]] = {}
-    for row in rows:
-        if row["chunk_id"] is not None and row["carrier"] == "open":
-            opened.setdefault(row["lookup_field"], []).append(row["key_norm"])
+    for row in open_chunks:
+        opened.setdefault(row["lookup_field"], []).append(row["key_norm"])
     for lookup_field, keys in opened.items():
         await endings.withdraw(connection, instance, lookup_field, keys, now)
-    for chunk_id in sorted({row["chunk_id"] for row in rows if row["carrier"] == "sealed"}):
+    for chunk_id in sealed:
         await endings.dissolve(connection, chunk_id, DISSOLVED, now)
-    for batch_id in sorted({row["sync_batch_id"] for row in rows if row["sync_batch_id"] is not None and row["carrier"] == "open"}):
+    for batch_id in open_batches:
         await batches.undo(connection, batch_id, DISSOLVED)
     free, _ = await live(connection, instance, person, pushes)
     erased["outbox"] = _rows(await connection.execute(CANCEL, free, CANCELLED, now))

@@ -1,5 +1,6 @@
 """Pushing: every change ends somewhere known, within the slots, whatever Marketo answers or doesn't."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -11,6 +12,7 @@ from syncd.core.settings import Limits, Push
 from syncd.simulator import Fault, ImportModel
 from syncd.simulator import Limits as MarketoLimits
 from tests.flows.conftest import PUSH, Build, House
+from tests.store.outgoing import until_blocked
 
 SMALL = replace(PUSH, max_body_bytes=2_000, flush_after=timedelta())
 
@@ -242,6 +244,26 @@ async def test_a_push_that_the_configuration_drops_gives_its_chunks_back(house: 
     await home.restart(pushes=(Push("others"),))
     await home.run(15)
     assert await home.fate(only) == ("pending", "the configuration no longer has this push")
+    assert await home.pool.fetchval("SELECT count(*) FROM syncd.key_claim") == 0
+
+
+async def test_keys_of_a_dropped_push_are_given_back_chunk_by_chunk(house: Build) -> None:
+    """With those of one chunk held, and those of the next waited for, whoever locks them in their order would be waited for in a circle."""
+    home = await house(pushes=[replace(PUSH, flush_after=timedelta(hours=1))])
+    await home.enqueue(change(2))
+    await home.run(2)
+    await home.enqueue(change(1, leadScore=1))
+    await home.run(2)
+    first = await home.pool.fetchval("SELECT key_norm FROM syncd.key_claim ORDER BY chunk_id LIMIT 1")
+    assert first == "person2@example.com"
+    await home.restart(pushes=(Push("others"),))
+    lock = "SELECT FROM syncd.key_claim WHERE key_norm = $1 FOR SHARE"
+    async with home.pool.acquire() as claiming, claiming.transaction():
+        await claiming.execute(lock, "person1@example.com")
+        sweeping = asyncio.create_task(home.flows[0].step())
+        await until_blocked(home.pool, sweeping)
+        await asyncio.wait_for(claiming.execute(lock, "person2@example.com"), 10)
+    await asyncio.wait_for(sweeping, 10)
     assert await home.pool.fetchval("SELECT count(*) FROM syncd.key_claim") == 0
 
 

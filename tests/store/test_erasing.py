@@ -1,5 +1,6 @@
 """Erasing a person, held against all columns of the schema, so that no table can be forgotten."""
 
+import asyncio
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from syncd.core.pending import Target
 from syncd.store import batches, chunks, claims, erasing, forget_requests, forgetting, outbox
 from syncd.store.erasing import Erasure, NoPersonError
 from syncd.store.leases import Lease, Pool
-from tests.store.outgoing import NOW, PUSH, claim, enqueue, next_chunk, seal_all, settle, table, under_way
+from tests.store.outgoing import NOW, PUSH, claim, enqueue, next_chunk, seal_all, settle, started, table, under_way, until_blocked
 
 PUSHES = {"contacts": "email", "by id": "id", "by number": "crmNumber"}
 ADA, NAME, LEAD = "ada@example.com", "Lovelace", 1_234_567
@@ -336,6 +337,21 @@ async def test_a_sealed_chunk_is_dissolved(pool: Pool, lease: Lease) -> None:
     assert await in_the_outbox(pool) == [("eve@example.com", "pending")]
     assert await next_chunk(lease) is None
     assert await found(pool, ADA, NAME) == {}
+
+
+async def test_all_keys_are_locked_before_the_first_chunk_is_dissolved(pool: Pool, lease: Lease) -> None:
+    """With those of one chunk held, and those of the next waited for, whoever locks them in their order would be waited for in a circle."""
+    for one in (enqueue(pool, "z@x", f=1), enqueue(pool, "a@x", g=1)):
+        await one
+        await claim(lease)
+        await seal_all(lease)
+    lock = "SELECT FROM syncd.key_claim WHERE key_norm = $1 FOR SHARE"
+    async with pool.acquire() as claiming, claiming.transaction():
+        await claiming.execute(lock, "a@x")
+        erasure = started(erase(lease, Person.of([("email", "z@x"), ("email", "a@x")])))
+        await until_blocked(pool, erasure)
+        await asyncio.wait_for(claiming.execute(lock, "z@x"), 10)
+    assert (await asyncio.wait_for(erasure, 10)).erased["outbox"] == 2
 
 
 async def test_an_open_batch_is_given_up(pool: Pool, lease: Lease) -> None:
