@@ -14,7 +14,7 @@ from syncd.core.values import LeadRecord
 from syncd.store import leads
 from syncd.store.leads import Asker, Upserted
 from syncd.store.leases import Connection, Pool
-from tests.store.outgoing import table
+from tests.store.outgoing import started, table, until_blocked
 
 T = [datetime(2026, 3, 2, 12, tzinfo=UTC) + timedelta(minutes=minute) for minute in range(10)]
 OWNED = ("f", "g")
@@ -90,6 +90,22 @@ async def test_a_page_with_a_lead_that_is_known_is_not_taken_for_all_new(pool: P
             async with connection.transaction():
                 await leads.insert(connection, "acme", asker, [lead(1), lead(2, f="b")], T[0], T[2])
     assert await versions(pool) == before
+
+
+async def test_what_another_stream_writes_at_this_moment_is_not_taken_for_new(pool: Pool) -> None:
+    asker = Asker("people", "123abc", OWNED)
+    async with pool.acquire() as other, other.transaction():
+        await leads.insert(other, "acme", asker, [lead(2, f="a")], T[0], T[1])
+        inserting = started(_insert(pool, asker, [lead(1), lead(2, f="b")]))
+        await until_blocked(pool, inserting)
+    with pytest.raises(leads.NotAllNewError):
+        await asyncio.wait_for(inserting, 10)
+    assert await table(pool, "SELECT lead_id, attributes FROM syncd.lead") == [(2, '{"f": "a"}')]
+
+
+async def _insert(pool: Pool, asker: Asker, rows: list[MirrorRow]) -> None:
+    async with pool.acquire() as connection, connection.transaction():
+        await leads.insert(connection, "acme", asker, rows, T[0], T[2])
 
 
 async def test_an_unchanged_lead_costs_no_byte(pool: Pool) -> None:
