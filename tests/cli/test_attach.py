@@ -200,8 +200,8 @@ async def test_each_type_takes_its_form_whatever_the_writer_has_set(syncd: Run, 
         f"CREATE TABLE crm.contact (id int PRIMARY KEY, email text, {declared})"
     )
     await attached(syncd, yaml, "--no-backfill", where=None, fields={column.upper(): column for column in columns})
-    async with pool.acquire() as writer:
-        await writer.execute("SET timezone = 'Asia/Tokyo'; SET datestyle = 'German'; SET extra_float_digits = -5")
+    async with pool.acquire() as writer, writer.transaction():
+        await writer.execute("SET LOCAL timezone = 'Asia/Tokyo'; SET LOCAL datestyle = 'German'; SET LOCAL extra_float_digits = -5")
         await writer.execute(f"INSERT INTO crm.contact VALUES (1, 'a@example.com', {', '.join(value for _, value, _ in TYPES)})")
     found = await pool.fetchval("SELECT fields FROM syncd.outbox")
     assert await pool.fetchval("SELECT code FROM syncd.attach_fault") is None

@@ -153,7 +153,7 @@ async def test_a_writer_needs_no_right_in_the_schema(syncd: Run, yaml: Yaml, poo
                     "CREATE TEMP TABLE mine (id int); CREATE TRIGGER t AFTER INSERT ON mine EXECUTE FUNCTION syncd.attached_1()"
                 )
         finally:
-            await writer.execute("RESET ROLE; DROP OWNED BY clerk; DROP ROLE clerk")
+            await writer.execute("RESET ROLE; RESET search_path; DROP OWNED BY clerk; DROP ROLE clerk")
     assert await faults(pool) == [("no_key", 2, 2)]
 
 

@@ -55,6 +55,7 @@ async def test_without_a_daemon_the_command_does_its_work(syncd: Run, yaml: Yaml
     assert await found(pool, ADA, NAME, "4711") == {}
     async with pool.acquire() as connection:
         assert await connection.fetchval(leases.TRY_LOCK, leases.LOCK_SPACE, "acme"), "the daemon's place is free again"
+        await leases.release(connection, "acme")
 
 
 async def test_marketo_deletes_what_it_is_asked_to(syncd: Run, yaml: Yaml, pool: asyncpg.Pool, marketo: Simulator) -> None:
