@@ -258,8 +258,7 @@ async def assert_nothing_was_applied_twice(told: Story) -> None:
         wrong += wrong_in(list(chain))
         await asyncio.sleep(0)  # the simulator answers on this loop, and its clock goes on
     assert not wrong, (len(wrong), len(lines), wrong[:20])
-    # On a busy machine the pulls look less often than the world changes.
-    assert len(lines) > min(500, told.others.changes / 10), "history hardly saw any of it"
+    assert len(lines) > told.others.changes / 10, "history hardly saw any of it"
     print(f"history: {len(lines):,} lines")
 
 
