@@ -19,9 +19,10 @@ from syncd.core.preflight import Preflight
 from syncd.core.rules import Known, Rules
 from syncd.core.settings import Instance, Pull, Push
 from syncd.flows.loop import Idle
+from syncd.flows.unpack import unpack
 from syncd.marketo.imports import envelope_bytes
 from syncd.ops.metrics import Metrics
-from syncd.store import batches, chunks, endings, mirrored, parked
+from syncd.store import batches, chunks, mirrored, parked
 from syncd.store.leases import Connection, Lease
 from syncd.store.outbox import Claimable
 
@@ -123,7 +124,7 @@ class Checks:
         self._owned = owned_by(self._pulls, vocabulary)
         vanished = self._vanished()
         if vanished:
-            await self._give_back(sorted(vanished))
+            await self._unpack(sorted(vanished))
         lacking = {name: await parked.lacking(self._lease.pool, self._instance, name) for name in self._pushes}
         self._to_unpark = [(push, None) for push, name in self._to_unpark if name is None]
         self._to_unpark += [(push, name) for push, names in lacking.items() for name in names if name not in vanished]
@@ -131,26 +132,13 @@ class Checks:
         self._await_fields(())
         self._fields = fields
 
-    async def _give_back(self, vanished: Sequence[str]) -> None:
-        """What is packed with these fields, and can't be with Marketo yet, is dissolved: the next claims park its changes.
-
-        Each in a transaction of its own: one that held the keys of one while it waits for those of the next could wait for ever.
-        """
-        why = "a field of it has vanished from Marketo"
+    async def _unpack(self, vanished: Sequence[str]) -> None:
+        """What is packed with these fields: the next claims park its changes."""
         async with self._lease.pool.acquire() as connection:
             packed = await chunks.with_columns(connection, self._instance, vanished)
             gathered = await batches.with_fields(connection, self._instance, vanished)
-        now = self._clock.now()
-        for chunk_id in packed:
-            async with self._lease.transaction() as connection:
-                dissolved = await endings.dissolve(connection, chunk_id, "a field of its chunk has vanished from Marketo", now)
-            if dissolved is not None:
-                self._log.warning("chunk_dissolved", chunk=chunk_id, reason=why)
-        for batch_id in gathered:
-            async with self._lease.transaction() as connection:
-                undone = await batches.undo(connection, batch_id, "a field of its batch has vanished from Marketo")
-            if undone is not None:
-                self._log.warning("batch_given_up", batch=batch_id, reason=why)
+        reason = "a field that it was packed with has vanished from Marketo"
+        await unpack(self._lease, self._instance, packed, gathered, reason, self._clock.now())
 
     async def _unpark(self) -> None:
         """Some of what has not to wait any more: it is judged anew at the next claim."""

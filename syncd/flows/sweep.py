@@ -9,7 +9,8 @@ from syncd.core.clock import Clock
 from syncd.core.settings import Instance
 from syncd.core.slots import is_absent
 from syncd.flows.loop import Idle, Outcome
-from syncd.store import backfills, batches, chunks, cursors, endings, history, imports, leads, pauses, pushes
+from syncd.flows.unpack import unpack
+from syncd.store import backfills, batches, chunks, cursors, history, imports, leads, pauses, pushes
 from syncd.store.leases import Lease
 
 log = structlog.get_logger()
@@ -52,30 +53,20 @@ class Sweep:
                     await leads.ensure_history(connection, self.instance, day)
             await cursors.forget_finished(connection, self.instance, now - KEEP_WINDOWS)
             await backfills.forget_finished(connection, self.instance, now - KEEP_WINDOWS)
-        await self._give_back(now)
+        await self._unpack_removed(now)
         await self._drop_history(now.date())
         return Idle(now + EVERY)
 
     async def close(self) -> None:
         """Nothing is under way between two steps."""
 
-    async def _give_back(self, now: datetime) -> None:
-        """What is packed of pushes that the configuration no longer names, each in a transaction of its own.
-
-        One that held the keys of one while it waits for those of the next could wait for ever.
-        """
-        why = "the configuration no longer has this push"
+    async def _unpack_removed(self, now: datetime) -> None:
+        """What is packed of pushes that the configuration no longer names."""
+        named = list(self._unconfirmed_after)
         async with self._lease.pool.acquire() as connection:
-            packed = await chunks.of_removed_pushes(connection, self.instance, list(self._unconfirmed_after))
-            gathered = await batches.of_removed_pushes(connection, self.instance, list(self._unconfirmed_after))
-        for chunk_id in packed:
-            async with self._lease.transaction() as connection:
-                dissolved = await endings.dissolve(connection, chunk_id, why, now)
-            if dissolved is not None:
-                self._log.warning("chunk_dissolved", chunk=chunk_id, reason=why)
-        for batch_id in gathered:
-            async with self._lease.transaction() as connection:
-                await batches.undo(connection, batch_id, why)
+            packed = await chunks.of_removed_pushes(connection, self.instance, named)
+            gathered = await batches.of_removed_pushes(connection, self.instance, named)
+        await unpack(self._lease, self.instance, packed, gathered, "the configuration no longer has this push", now)
 
     async def _pauses(self, now: datetime) -> None:
         async with self._lease.transaction() as connection:
