@@ -129,7 +129,7 @@ class Others:
                 *self._chance.choices(self._ids, k=self._chance.randrange(2 * self._per_second)),
                 self._chance.choice(self._busy),
             ):
-                await self._change(world, [lead_id], now)
+                self._change(world, [lead_id], now)
             if second % 5 == 0:
                 self._ids.append(world.create(self._values() | {"firstName": "Newcomer", "email": f"moved.{self._number}@example.org"}).id)
                 self.created += 1
@@ -138,21 +138,23 @@ class Others:
             if second % 45 == 0:
                 if self.bursts % 3 != 1:  # the second of three strikes the leads of the first once more
                     self._struck = self._chance.sample(self._ids, self._burst)
-                await self._change(world, self._struck, now)
+                await self._strike(world, now)
                 self.bursts += 1
 
-    async def _change(self, world: World, ids: Sequence[int], now: float) -> None:
+    async def _strike(self, world: World, now: float) -> None:
+        """Change many in one second. That takes a while, and the simulator would seem to get at once what reaches it meanwhile."""
+        for start in range(0, len(self._struck), PIECE):
+            self._change(world, self._struck[start : start + PIECE], now)
+            await asyncio.sleep(0)
+
+    def _change(self, world: World, ids: Sequence[int], now: float) -> None:
         """Change them in one second; sometimes Marketo commits it late."""
-        # A burst takes a while, in which a server answers as well: it would seem to get at once what it got meanwhile.
-        for start in range(0, len(ids), PIECE):
-            leads = [lead for lead_id in ids[start : start + PIECE] if (lead := world.get(lead_id)) is not None]
-            for lead in leads:
-                world.write(lead, self._values())
-            late = self._chance.uniform(0.0, 20.0) if len(ids) == 1 and self._chance.random() < 0.1 else 0.0
-            world.touch(leads, max(now - late, *(lead.updated for lead in leads)) if late else now)
-            self.changes += len(leads)
-            if len(ids) > PIECE:
-                await asyncio.sleep(0)
+        leads = [lead for lead_id in ids if (lead := world.get(lead_id)) is not None]
+        for lead in leads:
+            world.write(lead, self._values())
+        late = self._chance.uniform(0.0, 20.0) if len(leads) == 1 and self._chance.random() < 0.1 else 0.0
+        world.touch(leads, max(now - late, *(lead.updated for lead in leads)) if late else now)
+        self.changes += len(leads)
 
     def _values(self) -> dict[str, str]:
         self._number += 1
