@@ -176,6 +176,13 @@ class House:
     async def job_states(self) -> list[str]:
         return [row["state"] for row in await self.pool.fetch("SELECT state FROM syncd.import_job ORDER BY id")]
 
+    async def batch_states(self) -> list[str]:
+        return [row["state"] for row in await self.pool.fetch("SELECT state FROM syncd.sync_batch ORDER BY id")]
+
+    async def one_is_open_after(self, refused: int) -> bool:
+        """Whether that many sync batches were refused, and the next one is packed, and waits to be sent."""
+        return await self.batch_states() == [*["refused"] * refused, "open"]
+
 
 class Build(Protocol):
     async def __call__(

@@ -153,7 +153,7 @@ async def test_an_open_sync_batch_gives_its_changes_back_as_well(house: Build, u
         for priority in ["urgent" if urgent else "normal"]
         for key, fields in (("a@example.com", lacking), ("b@example.com", other), ("c@example.com", lacking))
     ]
-    await home.run(60, lambda: three_refused_batches_are_followed_by_an_open_one(home))
+    await home.run(60, lambda: home.one_is_open_after(refused=3))
     home.simulator.remove_field("title")
     assert home.dictionaries is not None
     await home.dictionaries.refresh()
@@ -167,11 +167,6 @@ async def test_an_open_sync_batch_gives_its_changes_back_as_well(house: Build, u
     later(home)
     await home.run(60, home.all_ended)
     assert await home.states() == {"applied": 3}
-
-
-async def three_refused_batches_are_followed_by_an_open_one(home: House) -> bool:
-    states = await home.pool.fetchval("SELECT array_agg(state ORDER BY id) FROM syncd.sync_batch")
-    return bool(states == [*["refused"] * 3, "open"])
 
 
 ECHOED = ("firstName", "lastName", "leadScore", "unsubscribed", "lastWebinarAt")

@@ -5,8 +5,9 @@ from datetime import timedelta
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
-from syncd.core.settings import Limits
+from syncd.core.settings import Limits, Push
 from syncd.flows.sync import Syncer
 from syncd.simulator import Fault, ImportModel
 from tests.flows.conftest import PUSH, Build, House
@@ -251,8 +252,22 @@ async def test_a_death_amid_a_call_leaves_it_unconfirmed_for_ten_minutes(house: 
     await home.run(580)
     assert await home.states() == {"in_batch": 1}
     await home.run(60, home.all_ended)
-    assert [row["state"] for row in await home.pool.fetch("SELECT state FROM syncd.sync_batch ORDER BY id")] == ["absent", "settled"]
+    assert await home.batch_states() == ["absent", "settled"]
     assert await home.states() == {"applied": 1}
+
+
+async def test_a_push_that_the_configuration_drops_gives_its_open_batch_back(house: Build) -> None:
+    home = await house(pushes=[PUSH])
+    home.simulator.script("sync_leads", Fault.REST_606)
+    (only,) = await home.enqueue(("a@example.com", '{"title": null}'))
+    await home.run(60, lambda: home.one_is_open_after(refused=1))
+    await home.restart(pushes=(Push("others"),))
+    with capture_logs() as logs:
+        await home.run(15)
+    assert await home.fate(only) == ("pending", "the configuration no longer has this push")
+    assert [each["event"] for each in logs if each["log_level"] == "warning"] == ["batch_given_up"]
+    assert await home.pool.fetchval("SELECT count(*) FROM syncd.key_claim") == 0
+    assert home.simulator.report().sync_calls == 0
 
 
 async def test_each_record_has_an_end_of_its_own(house: Build) -> None:

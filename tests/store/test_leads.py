@@ -85,10 +85,10 @@ async def test_a_page_with_a_lead_that_is_known_is_not_taken_for_all_new(pool: P
     await upsert(pool, [lead(2, f="a")], T[1])
     before = await versions(pool)
     asker = Asker("people", "123abc", OWNED)
-    async with pool.acquire() as connection:
+    async with pool.acquire() as connection, connection.transaction():
         with pytest.raises(leads.NotAllNewError):
-            async with connection.transaction():
-                await leads.insert(connection, "acme", asker, [lead(1), lead(2, f="b")], T[0], T[2])
+            await leads.insert(connection, "acme", asker, [lead(1), lead(2, f="b")], T[0], T[2])
+        assert await connection.fetchval("SELECT true"), "an error would have ended the transaction, and stand in the server's log"
     assert await versions(pool) == before
 
 
